@@ -1,0 +1,50 @@
+"""The optimizer of an experiment, with progress counted in examples."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """Adam (decoupled weight decay) or SGD. Lengths are in examples, so a batch-size change does not move them."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """On matrices and kernels only, never on biases, gains or embeddings of one dimension."""
+    clip: float = 1.0
+    """Global gradient norm; 0 turns clipping off."""
+    warmup: int = 0
+    """Examples of linear warm-up from 0."""
+    decay: int = 0
+    """Examples at which a cosine reaches `final` times the learning rate; 0 keeps it constant."""
+    final: float = 0.0
+
+
+def schedule(cfg: Optim, batch_size: int) -> optax.Schedule:
+    """Learning rate as a function of the number of updates."""
+    warmup = -(-cfg.warmup // batch_size)
+    if cfg.decay:
+        body = optax.cosine_decay_schedule(cfg.lr, max(1, -(-cfg.decay // batch_size) - warmup), cfg.final)
+    else:
+        body = optax.constant_schedule(cfg.lr)
+    return optax.join_schedules([optax.linear_schedule(0.0, cfg.lr, warmup), body], [warmup]) if warmup else body
+
+
+def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
+    """`batch_size`: global number of examples per update."""
+    if cfg.decay and cfg.decay <= cfg.warmup:
+        raise ValueError(f"optim.decay={cfg.decay} must exceed optim.warmup={cfg.warmup} (both in examples); 0 means no decay")
+    rate = schedule(cfg, batch_size)
+    if cfg.name == "sgd":
+        core = optax.sgd(rate)
+    else:
+        mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+        core = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=mask)
+    return optax.chain(optax.clip_by_global_norm(cfg.clip), core) if cfg.clip else core

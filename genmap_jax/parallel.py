@@ -1,0 +1,170 @@
+"""The one place that knows devices: how a step, a batch and a state are laid out, and the only collectives.
+
+The same `step` runs under two interchangeable placements. `pmap` (the default on several devices) runs one program per
+device on its part of the batch, with `None` axes for replicated state, so no leading device axis shows in state or
+checkpoints. `mesh` is `jax.jit` over a one-axis mesh, where the compiler inserts the collectives; it can also shard
+parameters (`fsdp`). Results do not depend on the placement or on the number of devices: tests/test_parallel.py.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+Kind = Literal["pmap", "mesh"]
+
+
+# ---- inside a step: what algorithms call -----------------------------------------------------------------------------
+
+
+def mean(tree: Any, axis_name: str | None) -> Any:
+    """Average over devices. Without an axis name the batch is whole and there is nothing to average."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def total(size: int, axis_name: str | None) -> int:
+    """Global number of examples of a per-device batch of `size` (a Python int: known while tracing)."""
+    return size if axis_name is None else size * jax.lax.axis_size(axis_name)
+
+
+def example_keys(key: jax.Array, size: int, axis_name: str | None = None) -> jax.Array:
+    """One PRNG key per example, a function of (key, global example index): the same on any number of devices. [B]"""
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(size))
+
+
+def replicated(state: Any) -> Any:
+    """The default `Algorithm.spec`: every device holds everything."""
+    return jax.tree.map(lambda _: P(), state)
+
+
+# ---- around a step: what the runner calls ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where things are. Build with `placement`."""
+
+    kind: Kind
+    mesh: Mesh
+    fsdp: bool = False
+
+    @property
+    def axis_name(self) -> str | None:
+        """What to build the algorithm with."""
+        return AXIS if self.kind == "pmap" else None
+
+    def specs(self, algorithm, state: Any) -> Any:
+        """A full tree of `PartitionSpec`s for a state (or its shapes)."""
+        prefix = algorithm.spec(state)
+        full = jax.tree.map(
+            lambda spec, sub: jax.tree.map(lambda _: spec, sub), prefix, state, is_leaf=lambda x: isinstance(x, P)
+        )
+        if self.fsdp:
+            full = jax.tree.map(lambda spec, x: _fsdp(spec, x, self.mesh.size), full, state)
+        return full
+
+    def shardings(self, algorithm, state: Any) -> Any:
+        """A full tree of `NamedSharding`s: the layout of the state as one global value, also in checkpoints."""
+        return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self.specs(algorithm, state))
+
+    def init(self, algorithm, key: jax.Array) -> Any:
+        """The initial state, born in its layout: never whole on one device when it is sharded."""
+        shapes = jax.eval_shape(algorithm.init, key)
+        out = self.shardings(algorithm, shapes)
+        return jax.jit(algorithm.init, out_shardings=out)(key)
+
+    def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's slice of the batch -> the global batch, split over devices by its first axis."""
+        sharding = NamedSharding(self.mesh, P(AXIS))
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+    def compile(self, algorithm, state: Any) -> Callable:
+        """The compiled, donating train step (state, batch, key) -> (state, metrics), on global arrays."""
+        if self.kind == "mesh":
+            layout = self.shardings(algorithm, state)
+            return jax.jit(algorithm.step, donate_argnums=0, out_shardings=(layout, NamedSharding(self.mesh, P())))
+        return self._pmap(algorithm, state)
+
+    def _pmap(self, algorithm, state: Any) -> Callable:
+        local, hosts = self.mesh.local_mesh.size, jax.process_count()
+        specs = self.specs(algorithm, state)
+        axes = jax.tree.map(lambda spec: 0 if spec == P(AXIS) else None, specs)
+        step = jax.pmap(
+            algorithm.step,
+            axis_name=AXIS,
+            in_axes=(axes, 0, None),
+            out_axes=(axes, None),
+            donate_argnums=0,
+            devices=None if hosts > 1 else list(self.mesh.devices.flat),
+        )
+        # pmap wants the device axis written out, and in multi-process runs it speaks host-local arrays: both stop here.
+        split = lambda x, axis: x if axis is None else x.reshape(local, x.shape[0] // local, *x.shape[1:])  # noqa: E731
+        merge = lambda x, axis: x if axis is None else x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])  # noqa: E731
+        tree_axes = lambda f, tree: jax.tree.map(lambda a, x: f(x, a), axes, tree, is_leaf=lambda a: a is None)  # noqa: E731
+
+        def run(state, batch, key):
+            if hosts > 1:
+                state = multihost_utils.global_array_to_host_local_array(state, self.mesh, specs)
+                batch = multihost_utils.global_array_to_host_local_array(batch, self.mesh, P(AXIS))
+            batch = jax.tree.map(lambda x: split(x, 0), batch)
+            state, metrics = step(tree_axes(split, state), batch, key)
+            state = tree_axes(merge, state)
+            if hosts > 1:
+                state = multihost_utils.host_local_array_to_global_array(state, self.mesh, specs)
+            return state, metrics
+
+        return run
+
+    def map_examples(self, fn: Callable) -> Callable:
+        """Compile `fn(state, batch, key)` for evaluation: examples split over devices, results whole on each of them."""
+        return jax.jit(fn, out_shardings=NamedSharding(self.mesh, P()))
+
+    def draw(self, fn: Callable, n: int) -> Callable:
+        """Compile `fn(state, key)` that makes `n` examples, spread over devices where `n` divides, then gathered."""
+        split = NamedSharding(self.mesh, P(AXIS) if n % self.mesh.size == 0 else P())
+        spread = lambda *args: jax.lax.with_sharding_constraint(fn(*args), split)  # noqa: E731
+        return jax.jit(spread, out_shardings=NamedSharding(self.mesh, P()))
+
+
+def placement(kind: Kind | None = None, devices: int | None = None, batch_size: int | None = None, fsdp: bool = False) -> Placement:
+    """Choose devices and layout.
+
+    kind: None takes `pmap` on several devices and `mesh` (a plain `jit`) on one.
+    devices: how many to use; None takes all. Several processes must use all of theirs.
+    batch_size: the global batch, checked to divide.
+    Raises ValueError that names the flag and the fix.
+    """
+    available = jax.devices()
+    count = len(available) if devices is None else devices
+    if not 1 <= count <= len(available):
+        raise ValueError(
+            f"--devices {count}: this job has {len(available)} {available[0].platform} device(s). Ask for at most that many, "
+            "or emulate them with --platform cpu."
+        )
+    if jax.process_count() > 1 and count != len(available):
+        raise ValueError(f"--devices {count}: a job of {jax.process_count()} processes must use all {len(available)} devices")
+    if batch_size is not None and batch_size % count:
+        raise ValueError(f"batch_size={batch_size} does not divide over {count} devices: make it a multiple of {count}")
+    if fsdp and kind == "pmap":
+        raise ValueError("--fsdp shards parameters, which only --parallel mesh can do")
+    kind = kind or ("pmap" if count > 1 and not fsdp else "mesh")
+    mesh = Mesh(np.array(available[:count]), (AXIS,), axis_types=(AxisType.Auto,))
+    return Placement(kind, mesh, fsdp)
+
+
+def _fsdp(spec: P, x: Any, devices: int, smallest: int = 2**14) -> P:
+    """Shard the largest dimension that divides; small arrays and arrays with a layout of their own stay as they are."""
+    if spec != P() or np.prod(x.shape) < smallest:
+        return spec
+    for axis in sorted(range(len(x.shape)), key=lambda a: -x.shape[a]):
+        if x.shape[axis] % devices == 0:
+            return P(*(AXIS if a == axis else None for a in range(axis + 1)))
+    return spec
