@@ -17,7 +17,9 @@ from genmap_jax import parallel
 Array = jax.Array
 Key = jax.Array
 Params = Any
-Batch = dict[str, Array]  # what `genmap_jax.data` yields: "image" [B,H,W,C] uint8, "label" [B], "tokens" [B,L] or "x" [B,D]
+Batch = dict[
+    str, Array
+]  # what `genmap_jax.data` yields: "image" [B,H,W,C] uint8, "label" [B], "tokens" [B,L] or "x" [B,D]
 Metrics = dict[str, Array]  # scalars
 
 
@@ -25,8 +27,8 @@ Metrics = dict[str, Array]  # scalars
 class LogProb:
     """Log-probability of a batch, with the one word that says what it may be compared with.
 
-    nats: [B], natural log, summed over all dimensions of an example, of the data *as the batch holds them*: for uint8
-        images the probability of the integers (a family that models continuous values adds its dequantisation constant).
+    nats: [B], natural log, summed over all dimensions of an example, of the data *as the batch holds them*: for
+        uint8 images the probability of the integers (a density of continuous values adds its dequantisation constant).
     kind: "exact", "lower_bound", "upper_bound" or "estimate" of the log-probability.
     stderr: [B] Monte-Carlo standard error, or None where there is none.
     """

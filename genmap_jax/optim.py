@@ -40,7 +40,9 @@ def schedule(cfg: Optim, batch_size: int) -> optax.Schedule:
 def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
     """`batch_size`: global number of examples per update."""
     if cfg.decay and cfg.decay <= cfg.warmup:
-        raise ValueError(f"optim.decay={cfg.decay} must exceed optim.warmup={cfg.warmup} (both in examples); 0 means no decay")
+        raise ValueError(
+            f"optim.decay={cfg.decay} must exceed optim.warmup={cfg.warmup} (both in examples); 0 means no decay"
+        )
     rate = schedule(cfg, batch_size)
     if cfg.name == "sgd":
         core = optax.sgd(rate)

@@ -124,7 +124,7 @@ class Placement:
         return run
 
     def map_examples(self, fn: Callable) -> Callable:
-        """Compile `fn(state, batch, key)` for evaluation: examples split over devices, results whole on each of them."""
+        """Compile `fn(state, batch, key)` for evaluation: examples split over devices, results whole on each."""
         return jax.jit(fn, out_shardings=NamedSharding(self.mesh, P()))
 
     def draw(self, fn: Callable, n: int) -> Callable:
@@ -134,7 +134,9 @@ class Placement:
         return jax.jit(spread, out_shardings=NamedSharding(self.mesh, P()))
 
 
-def placement(kind: Kind | None = None, devices: int | None = None, batch_size: int | None = None, fsdp: bool = False) -> Placement:
+def placement(
+    kind: Kind | None = None, devices: int | None = None, batch_size: int | None = None, fsdp: bool = False
+) -> Placement:
     """Choose devices and layout.
 
     kind: None takes `pmap` on several devices and `mesh` (a plain `jit`) on one.
@@ -146,11 +148,13 @@ def placement(kind: Kind | None = None, devices: int | None = None, batch_size: 
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
         raise ValueError(
-            f"--devices {count}: this job has {len(available)} {available[0].platform} device(s). Ask for at most that many, "
-            "or emulate them with --platform cpu."
+            f"--devices {count}: this job has {len(available)} {available[0].platform} device(s). "
+            "Ask for at most that many, or emulate them with --platform cpu."
         )
     if jax.process_count() > 1 and count != len(available):
-        raise ValueError(f"--devices {count}: a job of {jax.process_count()} processes must use all {len(available)} devices")
+        raise ValueError(
+            f"--devices {count}: a job of {jax.process_count()} processes must use all {len(available)} devices"
+        )
     if batch_size is not None and batch_size % count:
         raise ValueError(f"batch_size={batch_size} does not divide over {count} devices: make it a multiple of {count}")
     if fsdp and kind == "pmap":

@@ -1,0 +1,97 @@
+"""What the runner asks of a state, whatever its family: held-out likelihood, samples, the numbers of a result."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from genmap_jax.algorithm import Algorithm
+from genmap_jax.config import Experiment
+from genmap_jax.evaluate.distance import energy_distance, null_floor
+from genmap_jax.evaluate.likelihood import evaluate_log_prob
+from genmap_jax.parallel import Placement
+from genmap_jax.report import pictures
+
+
+class Examiner:
+    """Looks at a state: likelihood on held-out data, pictures of samples, and the numbers of result.json."""
+
+    def __init__(self, algorithm: Algorithm, place: Placement, cfg: Experiment, sources: dict, workdir: Path, key):
+        self.cfg, self.sources, self.workdir, self.key = cfg, sources, workdir, key
+        self.dims = int(np.prod(sources["test"].shape))
+        self._place = place
+        self._log_prob = algorithm.log_prob and place.map_examples(algorithm.log_prob)
+        self._sample = algorithm.sample and place.draw(
+            lambda s, k: algorithm.sample(s, k, cfg.samples, None), cfg.samples
+        )
+
+    def _batches(self, source):
+        count = min(source.size, self.cfg.eval_examples)
+        chosen = np.linspace(0, source.size - 1, count).round().astype(np.int64)
+        for start in range(0, count, self.cfg.batch_size):
+            yield source.take(chosen[start : start + self.cfg.batch_size])
+
+    def _log_prob_padded(self, state, batch, key):
+        """Pad the last batch to the one compiled size, and drop what was added."""
+        size, full = len(next(iter(batch.values()))), self.cfg.batch_size
+        rows = np.resize(np.arange(size), full)
+        mine = np.array_split(rows, jax.process_count())[jax.process_index()]
+        value = self._log_prob(state, self._place.put({k: v[mine] for k, v in batch.items()}), key)
+        return jax.tree.map(lambda x: x[:size], value)
+
+    def likelihood(self, state, split: str) -> dict[str, Any]:
+        """Bits per dimension of a split, named by split and kind; nothing for a family without a density."""
+        if self._log_prob is None:
+            return {}
+        measured = evaluate_log_prob(
+            self._log_prob_padded, state, self._batches(self.sources[split]), self.key, self.dims
+        )
+        return {f"{split}_bits_per_dim": measured.bits_per_dim, f"{split}_nats": measured.nats, "kind": measured.kind}
+
+    def draw(self, state, step: int) -> np.ndarray | None:
+        """Draw samples with the same noise at every step, so pictures can be compared; process 0 saves them."""
+        if self._sample is None:
+            return None
+        samples = np.asarray(self._sample(state, self.key))
+        if jax.process_index() == 0:
+            field = next(k for k in ("image", "tokens", "x") if k in self.sources["test"].take(np.arange(1)))
+            pictures.save({field: samples}, self.workdir / "samples" / f"{step:08d}", self.sources["test"].levels)
+        return samples
+
+    def result(self, state, step: int, seconds: float) -> dict[str, Any]:
+        """What result.json holds: test likelihood with its kind, distance of samples to test data, speed."""
+        cfg, test = self.cfg, self.sources["test"]
+        result: dict[str, Any] = {
+            "name": cfg.name,
+            "family": type(cfg.model).__module__,
+            "data": cfg.data,
+            "steps": step,
+            "seed": cfg.seed,
+            "train_seconds": seconds,
+            "devices": self._place.mesh.size,
+            "platform": jax.devices()[0].platform,
+        }
+        if self._log_prob is not None:
+            measured = evaluate_log_prob(self._log_prob_padded, state, self._batches(test), self.key, self.dims)
+            result["likelihood"] = dataclasses.asdict(measured) | {"split": "test"}
+        if self._sample is None:
+            return result
+        self._sample(state, self.key).block_until_ready()  # compiled before the clock starts
+        began = time.perf_counter()
+        draws = [np.asarray(self._sample(state, jax.random.fold_in(self.key, i))) for i in range(4)]
+        result["samples_per_second"] = 4 * cfg.samples / (time.perf_counter() - began)
+        held_out = test.take(np.arange(min(test.size, 1000)))
+        field = next((k for k in ("image", "x") if k in held_out), None)
+        if field:  # text has no distance between examples that means anything
+            scale = test.levels - 1 if field == "image" else 1
+            real, generated = held_out[field] / scale, np.concatenate(draws) / scale
+            distance, floor = energy_distance(real=real, generated=generated), null_floor(real=real)
+            result["energy_distance"] = dataclasses.asdict(distance) | {
+                "null_floor": floor.value,
+                "null_stderr": floor.stderr,
+                "n": [len(real), len(generated)],
+            }
+        return result

@@ -1,0 +1,63 @@
+"""From the log-probabilities of batches to the number in a table, with its unit, its error and its kind."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from genmap_jax.algorithm import Batch, Key, LogProb
+
+
+def bits_per_dim(nats, dims: int):
+    """Log-probability in nats, summed over an example -> code length in bits per dimension.
+
+    The one conversion of the project, also for text: there a dimension is a byte, and the result is bits per byte.
+    Log-probabilities come in and costs go out, so a lower bound on `nats` is an upper bound on the bits.
+    `nats`: number or array of any shape.
+    """
+    return -nats / (dims * math.log(2.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """Mean log-probability of a data split."""
+
+    nats: float
+    """Mean over examples of the log-probability, summed over dimensions."""
+    bits_per_dim: float
+    stderr: float
+    """Standard error of `nats` over examples; their Monte-Carlo noise, independent, is part of their spread."""
+    bits_per_dim_stderr: float
+    kind: str
+    """What `nats` is of the true log-probability: "exact", "lower_bound", "upper_bound" or "estimate"."""
+    n: int
+    """Examples."""
+
+
+def evaluate_log_prob(
+    log_prob: Callable[[Any, Batch, Key], LogProb], state: Any, batches: Iterable[Batch], key: Key, dims: int
+) -> Likelihood:
+    """Average a log-probability over a data split.
+
+    log_prob: compiled (state, batch, key) -> LogProb, as `Placement.map_examples(algorithm.log_prob)` makes it.
+    batches: each example once. Batches of one size compile once; a smaller last one is counted right.
+    key: batch i is evaluated under `fold_in(key, i)`.
+    dims: dimensions (or bytes) of one example, for bits per dimension.
+    Raises ValueError if there are fewer than two examples or the batches differ in kind.
+    """
+    kinds, nats = set(), []
+    for i, batch in enumerate(batches):
+        value = log_prob(state, batch, jax.random.fold_in(key, i))
+        kinds.add(value.kind)
+        nats.append(np.asarray(value.nats, np.float64))
+    if len(kinds) > 1:
+        raise ValueError(f"cannot average log-probabilities of different kinds: {sorted(kinds)}")
+    n = sum(len(part) for part in nats)
+    if n < 2:
+        raise ValueError(f"{n} example(s) to evaluate: a mean with a standard error needs at least 2")
+    nats = np.concatenate(nats)
+    mean, stderr = float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(n))
+    return Likelihood(mean, bits_per_dim(mean, dims), stderr, -bits_per_dim(stderr, dims), kinds.pop(), n)
