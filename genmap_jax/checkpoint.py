@@ -27,6 +27,10 @@ class Damaged(RuntimeError):
     """No checkpoint of a folder that has some could be restored."""
 
 
+class OtherState(ValueError):
+    """A checkpoint is sound but holds another state than the one asked for."""
+
+
 class NonFinite(RuntimeError):
     """A state with NaN or infinity was about to be saved."""
 
@@ -73,14 +77,13 @@ class Checkpoints:
         """(step, state) of the newest checkpoint that verifies, in the layout of `like`; None when there is none.
 
         like: `jax.ShapeDtypeStruct`s with shardings. Checkpoints that fail are moved to `damaged/` beside the folder
-        with a warning each. Raises Damaged when some exist and none is good, ValueError when `like` is another state.
+        with a warning each. Raises Damaged when some exist and none is good, OtherState when `like` is another one.
         """
         steps = self.steps()
         for step in steps:
             try:
-                self._check_structure(step, like)
-                state = self._load(step, like)
-            except ValueError:
+                state = self._load(step, like, self._check_structure(step, like))
+            except OtherState:
                 raise
             except Exception as error:  # Orbax and TensorStore raise bare exceptions for damaged files
                 reason = str(error).strip().splitlines()[0][:200]
@@ -95,26 +98,25 @@ class Checkpoints:
             )
         return None
 
-    def _check_structure(self, step: int, like: Any) -> None:
-        """A state of another shape is the user's error, not damage: say so and touch nothing."""
+    def _check_structure(self, step: int, like: Any) -> dict[str, int]:
+        """The stored checksums. A state of other leaves is the user's error, not damage: say so and touch nothing."""
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         wanted, stored = set(_names(like)), set(meta["checksums"])
         if wanted != stored:
-            raise ValueError(
+            raise OtherState(
                 f"the checkpoint of step {step} under {self.folder} holds another state: "
                 f"missing {sorted(wanted - stored)[:3]}, unexpected {sorted(stored - wanted)[:3]}. Did the code change?"
             )
-        self._meta = meta
+        return meta["checksums"]
 
-    def _load(self, step: int, like: Any) -> Any:
+    def _load(self, step: int, like: Any, checksums: dict[str, int]) -> Any:
         try:
             state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))).state
         except ValueError as error:
             if "shape" in str(error):
-                raise
-            raise RuntimeError(str(error)) from error
-        sums = jax.device_get(_fingerprint(state)[0])
-        bad = [n for n, s in zip(_names(state), sums, strict=True) if int(s) != self._meta["checksums"][n]]
+                raise OtherState(f"the checkpoint of step {step} under {self.folder}: {error}") from error
+            raise
+        bad = _mismatches(state, checksums)
         if bad:
             raise RuntimeError(f"checksum of {', '.join(bad[:3])}{', …' * (len(bad) > 3)} does not match")
         return state
@@ -145,6 +147,11 @@ def _names(state: Any) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
 
 
+def _mismatches(state: Any, checksums: dict[str, int]) -> list[str]:
+    sums = jax.device_get(_fingerprint(state)[0])
+    return [name for name, s in zip(_names(state), sums, strict=True) if int(s) != checksums[name]]
+
+
 @jax.jit
 def _fingerprint(state: Any) -> tuple[list[jax.Array], list[jax.Array]]:
     """Per leaf: a uint32 checksum of its bits, and whether it is finite.
@@ -161,7 +168,9 @@ def _fingerprint(state: Any) -> tuple[list[jax.Array], list[jax.Array]]:
         index = jnp.zeros(words.shape, jnp.uint32)
         for axis, size in enumerate(words.shape):  # row-major index without a reshape, which would gather shards
             index = index * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        return jnp.sum(words * ((index * np.uint32(2654435761)) * np.uint32(2) + np.uint32(1)), dtype=jnp.uint32)
+        factor = index * np.uint32(0x9E3779B1)  # mixed twice: factors linear in the index would miss swapped rows
+        factor = (factor ^ (factor >> np.uint32(15))) * np.uint32(0x85EBCA77)
+        return jnp.sum(words * ((factor ^ (factor >> np.uint32(13))) | np.uint32(1)), dtype=jnp.uint32)
 
     leaves = jax.tree.leaves(state)
     finite = [jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.array(True) for x in leaves]

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
 Kind = Literal["pmap", "mesh"]
+SMALLEST_SHARDED = 2**14  # entries; below it, gathering an array costs more than keeping it
 
 
 # ---- inside a step: what algorithms call -----------------------------------------------------------------------------
@@ -95,31 +96,41 @@ class Placement:
 
     def _pmap(self, algorithm, state: Any) -> Callable:
         local, hosts = self.mesh.local_mesh.size, jax.process_count()
-        specs = self.specs(algorithm, state)
-        axes = jax.tree.map(lambda spec: 0 if spec == P(AXIS) else None, specs)
+        structure = jax.tree.structure(state)
+        specs = tuple(jax.tree.leaves(self.specs(algorithm, state), is_leaf=lambda x: isinstance(x, P)))
+        axes = tuple(0 if spec == P(AXIS) else None for spec in specs)
+
+        def flat_step(leaves, batch, key):  # a flat state, because pmap hashes its axes and dicts do not hash
+            state, metrics = algorithm.step(structure.unflatten(leaves), batch, key)
+            return tuple(jax.tree.leaves(state)), metrics
+
         step = jax.pmap(
-            algorithm.step,
+            flat_step,
             axis_name=AXIS,
             in_axes=(axes, 0, None),
             out_axes=(axes, None),
             donate_argnums=0,
             devices=None if hosts > 1 else list(self.mesh.devices.flat),
         )
+
         # pmap wants the device axis written out, and in multi-process runs it speaks host-local arrays: both stop here.
-        split = lambda x, axis: x if axis is None else x.reshape(local, x.shape[0] // local, *x.shape[1:])  # noqa: E731
-        merge = lambda x, axis: x if axis is None else x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])  # noqa: E731
-        tree_axes = lambda f, tree: jax.tree.map(lambda a, x: f(x, a), axes, tree, is_leaf=lambda a: a is None)  # noqa: E731
+        def split(x):
+            return x.reshape(local, x.shape[0] // local, *x.shape[1:])
+
+        def merge(x):
+            return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
         def run(state, batch, key):
+            leaves = tuple(jax.tree.leaves(state))
             if hosts > 1:
-                state = multihost_utils.global_array_to_host_local_array(state, self.mesh, specs)
+                leaves = multihost_utils.global_array_to_host_local_array(leaves, self.mesh, specs)
                 batch = multihost_utils.global_array_to_host_local_array(batch, self.mesh, P(AXIS))
-            batch = jax.tree.map(lambda x: split(x, 0), batch)
-            state, metrics = step(tree_axes(split, state), batch, key)
-            state = tree_axes(merge, state)
+            leaves = tuple(x if axis is None else split(x) for x, axis in zip(leaves, axes, strict=True))
+            leaves, metrics = step(leaves, jax.tree.map(split, batch), key)
+            leaves = tuple(x if axis is None else merge(x) for x, axis in zip(leaves, axes, strict=True))
             if hosts > 1:
-                state = multihost_utils.host_local_array_to_global_array(state, self.mesh, specs)
-            return state, metrics
+                leaves = multihost_utils.host_local_array_to_global_array(leaves, self.mesh, specs)
+            return structure.unflatten(leaves), metrics
 
         return run
 
@@ -164,9 +175,9 @@ def placement(
     return Placement(kind, mesh, fsdp)
 
 
-def _fsdp(spec: P, x: Any, devices: int, smallest: int = 2**14) -> P:
+def _fsdp(spec: P, x: Any, devices: int) -> P:
     """Shard the largest dimension that divides; small arrays and arrays with a layout of their own stay as they are."""
-    if spec != P() or np.prod(x.shape) < smallest:
+    if spec != P() or np.prod(x.shape) < SMALLEST_SHARDED:
         return spec
     for axis in sorted(range(len(x.shape)), key=lambda a: -x.shape[a]):
         if x.shape[axis] % devices == 0:

@@ -1,0 +1,56 @@
+"""Every family at a size that compiles in seconds: what the contract, device and resume tests run over."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from genmap_jax.approximate import ebm, vae
+from genmap_jax.implicit import gan, score
+from genmap_jax.optim import Optim
+from genmap_jax.tractable import gpt
+
+BATCH = 16
+SGD = Optim(name="sgd", lr=1e-2, clip=0.0)  # Adam turns rounding of near-zero gradients into steps of size lr
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    algorithm: Callable
+    config: Any
+    kind: str | None  # of log_prob
+
+    def build(self, axis_name: str | None = None, **changes):
+        config = dataclasses.replace(self.config, **changes)
+        return self.algorithm(config, batch_size=BATCH, axis_name=axis_name)
+
+    def batch(self, seed: int = 0) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        if isinstance(self.config, gpt.Config):
+            return {"tokens": rng.integers(0, self.config.vocab, (BATCH, self.config.length)).astype(np.int32)}
+        if len(self.config.shape) == 1:
+            return {"x": rng.normal(size=(BATCH, *self.config.shape)).astype(np.float32)}
+        images = rng.integers(0, self.config.levels, (BATCH, *self.config.shape)).astype(np.uint8)
+        return {"image": images, "label": rng.integers(0, 10, BATCH).astype(np.int32)}
+
+
+IMAGE = {"shape": (8, 8, 1), "levels": 17}
+EBM = {"width": 16, "depth": 1, "chain_steps": 2, "sample_steps": 3, "ais_chains": 8, "ais_temperatures": 5}
+SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
+
+FAMILIES = {
+    "gpt": Case(gpt.algorithm, gpt.Config(vocab=11, length=8, layers=1, heads=2, width=16, ema_halflife=50.0), "exact"),
+    "vae": Case(
+        vae.algorithm,
+        vae.Config(**IMAGE, latent=3, hidden=(16,), importance_samples=4, ema_halflife=50.0),
+        "lower_bound",
+    ),
+    "vae_vectors": Case(vae.algorithm, vae.Config(shape=(3,), latent=2, hidden=(8,), importance_samples=4), "lower_bound"),
+    "ebm": Case(ebm.algorithm, ebm.Config(**IMAGE, **EBM, ema_halflife=50.0), "estimate"),
+    "ebm_vectors": Case(ebm.algorithm, ebm.Config(shape=(3,), **EBM), "estimate"),
+    "score": Case(score.algorithm, score.Config(**IMAGE, **SCORE, ema_halflife=50.0), "estimate"),
+    "score_vectors": Case(score.algorithm, score.Config(shape=(3,), **SCORE, trace="exact"), "estimate"),
+    "gan": Case(gan.algorithm, gan.Config(**IMAGE, latent=4, width=16, depth=1, ema_halflife=50.0), None),
+    "gan_vectors": Case(gan.algorithm, gan.Config(shape=(3,), latent=4, width=16, depth=1), None),
+}
