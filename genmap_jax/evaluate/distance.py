@@ -1,6 +1,8 @@
 """Energy distance between two sets of samples: a metric on distributions that every family can be given.
 
-    E^2(P, Q) = 2 E|X - Y| - E|X - X'| - E|Y - Y'|  >= 0,  and 0 only if P = Q.        Székely & Rizzo 2013, eq. 5
+    E^2(P, Q) = 2 E|X - Y| - E|X - X'| - E|Y - Y'|  >= 0
+
+is zero only if P = Q (Székely & Rizzo 2013, "Energy statistics", section 2).
 """
 
 import dataclasses
