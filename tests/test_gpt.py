@@ -1,0 +1,295 @@
+"""GPT is an exact density: normalised, causal, learned to its source's entropy, and sampled from the same law."""
+
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from genmap_jax.algorithm import State
+from genmap_jax.objectives import exact_likelihood
+from genmap_jax.optim import Optim
+from genmap_jax.samplers import decoding
+from genmap_jax.tractable import gpt
+
+logits = jax.jit(gpt.logits, static_argnums=0)
+log_prob = jax.jit(gpt.log_prob, static_argnums=0)
+
+
+def perturbed(cfg: gpt.Config, scale: float = 0.3, seed: int = 0):
+    """Random parameters far from initialisation, where all logits are nearly equal and hide mistakes."""
+    params = jax.eval_shape(gpt.GPT(cfg).init, jax.random.key(0), jnp.zeros((1, cfg.length), jnp.int32))["params"]
+    rng = np.random.default_rng(seed)
+    draw = lambda path, p: (path[-1].key == "scale") + scale * rng.standard_normal(p.shape)  # noqa: E731
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jax.tree.map_with_path(draw, params))
+
+
+def tokens_of(cfg: gpt.Config, n: int, seed: int = 0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, cfg.vocab, (n, cfg.length)), jnp.int32)
+
+
+def generate(cfg: gpt.Config, params, **how):
+    """`decode` with a KV cache, compiled."""
+    n = len(how["keys"] if "keys" in how else how["noise"])
+    adjust = how.pop("adjust", lambda logits: logits)
+    step = lambda how: decoding.decode(  # noqa: E731
+        gpt.decoding_step(cfg, params), gpt.empty_cache(cfg, n), cfg.length, adjust=adjust, **how
+    )
+    return jax.jit(step)(how)
+
+
+def all_strings(cfg: gpt.Config):
+    return jnp.array(list(itertools.product(range(cfg.vocab), repeat=cfg.length)), jnp.int32)
+
+
+def recomputing_step(cfg: gpt.Config, params):
+    """The model without a KV cache, under the contract of `decoding`: its "cache" is the string so far."""
+
+    def step(tokens, token, t):
+        tokens = jnp.where((jnp.arange(cfg.length) == t - 1)[None, :], token[:, None], tokens)
+        return jax.lax.dynamic_index_in_dim(gpt.logits(cfg, params, tokens), t, axis=1, keepdims=False), tokens
+
+    return step
+
+
+# ---- the density -----------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_of_all_strings_sum_to_one():
+    """|sum over 3^6 strings - 1| <= 1e-5. A leak of one token makes it wrong by order 1."""
+    cfg = gpt.Config(vocab=3, length=6, layers=2, heads=2, width=16)
+    params = perturbed(cfg)
+    nats = log_prob(cfg, params, all_strings(cfg))
+    assert nats.std() > 1.0  # not the uniform law, which any network with zero logits has
+    assert abs(np.exp(np.asarray(nats, np.float64)).sum() - 1.0) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_jacobian_is_exactly_zero_for_the_future_and_nowhere_zero_for_the_past(dtype):
+    """d logits[t] / d input[s]: 0.0, not small, for s > t; not zero for every s <= t. Input s holds token s - 1."""
+    cfg = gpt.Config(vocab=7, length=12, layers=2, heads=2, width=16, dtype=dtype)
+    params = perturbed(cfg)
+    x = gpt.GPT(cfg).apply({"params": params}, tokens_of(cfg, 1), method="embed")
+    trunk = lambda x: gpt.GPT(cfg).apply({"params": params}, x[None], method="trunk")[0][0]  # noqa: E731
+    size = jnp.abs(jax.jit(jax.jacrev(trunk))(x[0])).max(axis=(1, 3))  # [t, s]
+    past = np.tri(cfg.length, dtype=bool)
+    assert (np.asarray(size)[~past] == 0.0).all()
+    assert (np.asarray(size)[past] > 0.0).all()
+
+
+def test_a_token_changes_the_logits_after_it_and_no_others():
+    """End to end, with the shift by the start vector: logits[: s + 1] are bit-equal, all later ones differ."""
+    cfg = gpt.Config(vocab=7, length=10, layers=2, heads=2, width=16)
+    params, tokens = perturbed(cfg), tokens_of(cfg, 1)
+    before = logits(cfg, params, tokens)[0]
+    for s in range(cfg.length):
+        after = logits(cfg, params, tokens.at[0, s].set((tokens[0, s] + 1) % cfg.vocab))[0]
+        changed = np.asarray((after != before).any(-1))
+        np.testing.assert_array_equal(changed, np.arange(cfg.length) > s)
+
+
+def test_initial_loss_is_log_vocab():
+    """-log p / L = ln V within 2 % at initialisation, in nats per token; bits per dimension is the same in bits."""
+    cfg = gpt.Config(layers=2)
+    params = jax.jit(gpt.algorithm(cfg, batch_size=8).init)(jax.random.key(0)).params
+    loss = exact_likelihood.negative_log_likelihood(
+        lambda params, keys, batch: log_prob(cfg, params, batch["tokens"]), cfg.length
+    )
+    terms = loss(params, None, {"tokens": tokens_of(cfg, 8)})
+    assert terms["loss"].shape == (8,)
+    np.testing.assert_allclose(terms["loss"], np.log(256), rtol=0.02)
+    np.testing.assert_allclose(terms["bits_per_dim"], 8.0, rtol=0.02)
+
+
+def test_learns_a_markov_source_to_its_entropy_and_not_below():
+    """Order-2 chain over 8 symbols: (log p_source - log p_model) / L, a KL, in [-4 stderr, 0.03] nats per token."""
+    cfg = gpt.Config(
+        vocab=8, length=32, layers=2, heads=2, width=32, optim=Optim(lr=1e-2, b2=0.99, warmup=64 * 20, decay=64 * 400)
+    )
+    rng = np.random.default_rng(0)
+    transitions = rng.dirichlet(np.full(8, 0.3), size=(8, 8))
+    law = np.log(transitions)
+
+    def draw(n):
+        x = np.zeros((n, cfg.length), np.int32)
+        x[:, :2] = rng.integers(0, 8, (n, 2))
+        cumulative = transitions.cumsum(-1)
+        for t in range(2, cfg.length):
+            x[:, t] = (rng.random((n, 1)) > cumulative[x[:, t - 2], x[:, t - 1], :7]).sum(-1)
+        return x
+
+    alg = gpt.algorithm(cfg, batch_size=64)
+    state, step = jax.jit(alg.init)(jax.random.key(0)), jax.jit(alg.step, donate_argnums=0)
+    for i in range(400):
+        state, _ = step(state, {"tokens": draw(64)}, jax.random.key(i))
+    x = draw(4096)
+    source = -2 * np.log(8) + law[x[:, :-2], x[:, 1:-1], x[:, 2:]].sum(-1)
+    gap = (source - np.asarray(log_prob(cfg, state.params, x))) / cfg.length
+    assert -4 * gap.std() / 64 <= gap.mean() <= 0.03
+
+
+# ---- the KV cache ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_cached_logits_equal_uncached(n, dtype, tolerance):
+    """256 positions, the cache filled one token at a time: max |difference| <= 1e-5 in float32, 2e-2 in bfloat16."""
+    cfg = gpt.Config(vocab=17, length=256, layers=2, heads=2, width=32, dtype=dtype)
+    params, tokens = perturbed(cfg, 0.1), tokens_of(cfg, n)
+    step = gpt.decoding_step(cfg, params)
+    previous = jnp.roll(tokens, 1, axis=1)  # position 0 is handed a token that does not exist, and must ignore it
+
+    def body(cache, inputs):
+        logits, cache = step(cache, *inputs)
+        return cache, logits
+
+    _, cached = jax.jit(jax.lax.scan, static_argnums=0)(
+        body, gpt.empty_cache(cfg, n), (previous.T, jnp.arange(cfg.length))
+    )
+    whole = logits(cfg, params, tokens)
+    assert whole.std() > 0.5
+    np.testing.assert_allclose(jnp.moveaxis(cached, 0, 1), whole, rtol=0, atol=tolerance)
+
+
+def test_kv_cache_does_not_change_the_text():
+    """256 strings, shared Gumbel noise, any prompt length: the same tokens, one by one, with and without a cache."""
+    cfg = gpt.Config(vocab=17, length=32, layers=2, heads=2, width=32)
+    params, n = perturbed(cfg), 256
+    noise = jnp.asarray(np.random.default_rng(5).gumbel(size=(n, cfg.length, cfg.vocab)), jnp.float32)
+    empty = jnp.zeros((n, cfg.length), jnp.int32)
+    cached = jax.jit(lambda prompt: generate(cfg, params, noise=noise, prompt=prompt))
+    uncached = jax.jit(
+        lambda prompt: decoding.decode(recomputing_step(cfg, params), empty, cfg.length, noise=noise, prompt=prompt)
+    )
+    for length in (0, 1, 7, 31):
+        prompt = jnp.where((jnp.arange(cfg.length) < length)[None, :], tokens_of(cfg, n), -1)
+        text = cached(prompt)
+        np.testing.assert_array_equal(text, uncached(prompt))
+        np.testing.assert_array_equal(text[:, :length], prompt[:, :length])
+        assert len(np.unique(text[:, length:], axis=0)) > 10
+
+
+@pytest.mark.parametrize("n", [1, 16])
+def test_kv_cache_is_not_copied_per_token(n):
+    """No operation inside the compiled loop makes a second array of a cache's size; it is only updated in place."""
+    cfg = gpt.Config(vocab=17, length=64, layers=2, heads=4, width=32)
+    params = perturbed(cfg)
+    sample = lambda params, keys: decoding.decode(  # noqa: E731
+        gpt.decoding_step(cfg, params), gpt.empty_cache(cfg, n), cfg.length, keys=keys
+    )
+    hlo = jax.jit(sample).lower(params, jax.random.split(jax.random.key(0), n)).compile().as_text()
+    loop = hlo[: hlo.index("\nENTRY ")]  # what the loop calls; the entry may copy zeros into the empty cache
+    made = re.findall(r"= \w+\[([\d,]+)\]\S* (copy|transpose|concatenate|pad|dynamic-update-slice)\(", loop)
+    room = n * cfg.length * cfg.width
+    big = [name for shape, name in made if np.prod([int(size) for size in shape.split(",")]) == room]
+    assert big == ["dynamic-update-slice"] * (2 * cfg.layers)
+
+
+# ---- the samplers ----------------------------------------------------------------------------------------------------
+
+
+def naive_top_p(p, mass):
+    """Most likely tokens until `mass` is reached, one row at a time."""
+    kept, total = np.zeros_like(p), 0.0
+    for token in sorted(range(len(p)), key=lambda token: -p[token]):
+        kept[token] = p[token]
+        total += p[token]
+        if total >= mass:
+            break
+    return kept / kept.sum()
+
+
+def naive_top_k(p, k):
+    kept = np.where(p >= np.sort(p)[-k], p, 0.0)
+    return kept / kept.sum()
+
+
+LAWS = {
+    "plain": (lambda logits: logits, lambda p: p),
+    "temperature": (lambda logits: decoding.temperature(logits, 0.5), lambda p: p**2 / (p**2).sum()),
+    "top_k": (lambda logits: decoding.top_k(logits, 2), lambda p: naive_top_k(p, 2)),
+    "top_p": (lambda logits: decoding.top_p(logits, 0.8), lambda p: naive_top_p(p, 0.8)),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_samples_follow_the_enumerated_law(law):
+    """Chi-square of 20,000 samples against all 3^4 strings, p > 1e-3; strings cut away are never drawn."""
+    adjust, exact = LAWS[law]
+    cfg = gpt.Config(vocab=3, length=4, layers=1, heads=2, width=8)
+    params, n = perturbed(cfg, 0.25), 20_000
+    strings = np.asarray(all_strings(cfg))
+    p = np.asarray(jax.nn.softmax(logits(cfg, params, jnp.asarray(strings))), np.float64)
+    p = np.apply_along_axis(exact, -1, p / p.sum(-1, keepdims=True))
+    expected = n * np.take_along_axis(p, strings[..., None], axis=-1)[..., 0].prod(-1)
+    drawn = generate(cfg, params, keys=jax.random.split(jax.random.key(3), n), adjust=adjust)
+    observed = np.bincount(np.asarray(drawn) @ 3 ** np.arange(3, -1, -1), minlength=81)
+    assert observed[expected == 0].sum() == 0
+    assert (law in ("plain", "temperature")) == (expected > 0).all()  # a truncated law is one that cuts something
+    rare = expected < 5
+    bins = [np.append(x[~rare], x[rare].sum()) for x in (observed, expected)]
+    observed, expected = (x[bins[1] > 0] for x in bins)
+    assert len(expected) >= 10
+    assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
+
+
+def test_the_algorithm_samples_with_the_averaged_parameters():
+    """`sample` is `decode` with one key per example, from the parameters that `log_prob` evaluates."""
+    cfg = gpt.Config(vocab=5, length=6, layers=1, heads=1, width=8, ema_halflife=100.0)
+    alg = gpt.algorithm(cfg, batch_size=4)
+    state = State(jnp.zeros((), jnp.int32), perturbed(cfg, seed=1), None, perturbed(cfg))
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(7))
+    noise = jnp.stack([decoding.gumbel(keys, t, cfg.vocab) for t in range(cfg.length)], axis=1)
+    expected = decoding.decode(recomputing_step(cfg, state.ema), jnp.zeros((7, 6), jnp.int32), 6, noise=noise)
+    drawn = jax.jit(alg.sample, static_argnums=2)(state, jax.random.key(1), 7)
+    assert drawn.dtype == jnp.int32
+    np.testing.assert_array_equal(drawn, expected)
+    value = jax.jit(alg.log_prob)(state, {"tokens": drawn}, jax.random.key(0))
+    assert value.kind == "exact"
+    np.testing.assert_allclose(value.nats, log_prob(cfg, state.ema, drawn), rtol=1e-6)
+
+
+def test_adjusted_laws_at_their_ends():
+    """top_k 1 = tiny top_p = the mode; top_k V, top_p 1 and temperature 1 change nothing; ties keep exactly k."""
+    logits = jax.random.normal(jax.random.key(0), (50, 9))
+    mode = jax.nn.one_hot(logits.argmax(-1), 9)
+    np.testing.assert_array_equal(jax.nn.softmax(decoding.top_k(logits, 1)), mode)
+    np.testing.assert_array_equal(jax.nn.softmax(decoding.top_p(logits, 1e-6)), mode)
+    for same in (decoding.top_k(logits, 9), decoding.top_p(logits, 1.0), decoding.temperature(logits, 1.0)):
+        np.testing.assert_array_equal(same, logits)
+    np.testing.assert_array_equal(jnp.isfinite(decoding.top_k(jnp.zeros(9), 4)), np.arange(9) < 4)
+
+
+def test_a_prompt_forces_its_own_tokens_and_no_others():
+    """Forcing what would be drawn anyway changes nothing; a forced token changes only what comes after it."""
+    cfg = gpt.Config(vocab=17, length=8, layers=1, heads=2, width=16)
+    params, keys = perturbed(cfg), jax.random.split(jax.random.key(0), 64)
+    text = generate(cfg, params, keys=keys)
+    run = jax.jit(lambda prompt: generate(cfg, params, keys=keys, prompt=prompt))
+    free = np.random.default_rng(0).random(text.shape) < 0.5
+    np.testing.assert_array_equal(run(jnp.where(free, -1, text)), text)
+    other = (text[:, 3] + 1) % cfg.vocab
+    changed = run(jnp.full_like(text, -1).at[:, 3].set(other))
+    np.testing.assert_array_equal(changed[:, :3], text[:, :3])
+    np.testing.assert_array_equal(changed[:, 3], other)
+    assert (changed[:, 4:] != text[:, 4:]).any(-1).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"heads": 3}, "heads=3"), ({"length": 0}, "length=0"), ({"dtype": "float16"}, "dtype='float16'")],
+)
+def test_a_bad_config_is_one_clear_error(change, message):
+    with pytest.raises(ValueError, match=message):
+        gpt.algorithm(gpt.Config(**change), batch_size=8)
+
+
+def test_decode_wants_exactly_one_source_of_noise():
+    with pytest.raises(ValueError, match="exactly one"):
+        decoding.decode(lambda *_: None, None, 4)
+    with pytest.raises(ValueError, match="does not fit"):
+        decoding.decode(lambda *_: None, None, 4, noise=jnp.zeros((1, 4, 3)), prompt=jnp.zeros((1, 5), jnp.int32))
