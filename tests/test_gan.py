@@ -1,0 +1,275 @@
+"""The adversarial game: optimal critics in closed form, penalties, the order of the step, and modes found."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genmap_jax.data import pixels
+from genmap_jax.implicit import gan
+from genmap_jax.objectives import adversarial
+from genmap_jax.optim import Optim
+from genmap_jax.parallel import example_keys
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+GRID = jnp.linspace(-6.0, 6.0, 241)
+
+
+def best_critic(loss, steps=3000):
+    """D of the game p = N(1, 1) against q = N(-1, 1), by full quadrature over all pairs. -> (D on GRID, loss value)"""
+    cfg = gan.Config(shape=(1,), width=64, depth=2)
+    density = lambda mean: jax.nn.softmax(-0.5 * (GRID - mean) ** 2)  # noqa: E731
+    weights = jnp.outer(density(1.0), density(-1.0))
+    loss_d, _ = adversarial.LOSSES[loss]
+
+    def value(params):
+        d = gan.discriminate(cfg, params, GRID[:, None])
+        real, fake = jnp.meshgrid(d, d, indexing="ij")
+        return (weights * loss_d(real, fake)).sum()
+
+    tx = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    params = gan.Discriminator(cfg).init(jax.random.key(0), jnp.zeros((1, 1)))
+
+    def update(carry, _):
+        params, opt = carry
+        updates, opt = tx.update(jax.grad(value)(params), opt)
+        return (optax.apply_updates(params, updates), opt), None
+
+    (params, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, length=steps))((params, tx.init(params)))
+    return gan.discriminate(cfg, params, GRID[:, None]), value(params)
+
+
+def test_logistic_critic_is_the_log_density_ratio():
+    d, _ = best_critic("nonsaturating")  # log p/q = 2x
+    inside = jnp.abs(GRID) <= 2.0
+    assert jnp.abs(d - 2.0 * GRID)[inside].max() <= 0.05
+
+
+def test_relativistic_critic_is_the_log_density_ratio_up_to_a_constant():
+    d, _ = best_critic("relativistic")
+    inside = jnp.abs(GRID) <= 2.0
+    assert (d - 2.0 * GRID)[inside].std() <= 0.05
+
+
+def test_least_squares_critic_is_the_posterior():
+    d, _ = best_critic("least_squares")
+    inside = jnp.abs(GRID) <= 2.0
+    assert jnp.abs(d - jax.nn.sigmoid(2.0 * GRID))[inside].max() <= 0.02
+
+
+def test_hinge_optimum_is_total_variation():
+    d, value = best_critic("hinge")
+    total_variation = math.erf(1.0 / math.sqrt(2.0))
+    assert abs(value - 2.0 * (1.0 - total_variation)) <= 0.03
+    decided = (jnp.abs(GRID) >= 0.2) & (jnp.abs(GRID) <= 3.0)
+    assert (jnp.sign(d) == jnp.sign(GRID))[decided].all()
+
+
+def test_generators_gradients():
+    """d loss_G / d D(G(z)) in closed form, to float32 rounding; every G wants its logits up."""
+    real, fake = jnp.array([0.3, -1.0, 2.0, 8.0]), jnp.array([-9.0, -0.5, 1.5, 3.0])
+    sigmoid = jax.nn.sigmoid
+    expected = {
+        "minimax": -sigmoid(fake),  # vanishes where D is sure that an example is generated
+        "nonsaturating": sigmoid(fake) - 1.0,
+        "hinge": -jnp.ones_like(fake),
+        "least_squares": fake - 1.0,
+        "wasserstein": -jnp.ones_like(fake),
+        "relativistic": -sigmoid(real - fake),
+    }
+    assert expected.keys() == adversarial.LOSSES.keys()
+    for loss, gradient in expected.items():
+        _, loss_g = adversarial.LOSSES[loss]
+        np.testing.assert_allclose(jax.grad(lambda f: loss_g(real, f).sum())(fake), gradient, atol=1e-6)  # noqa: B023
+
+
+def test_minimax_is_zero_sum():
+    """With D's loss L = -V, G minimises the part of V that it can change: L_D + L_G does not depend on G."""
+    loss_d, loss_g = adversarial.LOSSES["minimax"]
+    total = lambda f: loss_d(jnp.float32(0.7), f) + loss_g(jnp.float32(0.7), f)  # noqa: E731
+    assert total(jnp.float32(-3.0)) == pytest.approx(float(total(jnp.float32(2.0))), abs=1e-6)
+
+
+# ---- penalties -------------------------------------------------------------------------------------------------------
+
+
+def test_slope_of_a_linear_critic_is_its_weight():
+    w = jnp.arange(1.0, 13.0).reshape(2, 3, 2)
+    x = jax.random.normal(jax.random.key(0), (5, 2, 3, 2))
+    critic = lambda x: jnp.einsum("bhwc,hwc->b", x, w)  # noqa: E731
+    logits, r1 = adversarial.squared_slope(critic, x)
+    np.testing.assert_array_equal(r1, jnp.full(5, 650.0))  # 1 + 4 + ... + 144
+    np.testing.assert_allclose(logits, critic(x), rtol=1e-6)
+
+
+def test_gradient_of_the_penalty_against_central_differences():
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 3)
+        x = jax.random.normal(keys[0], (6, 4), jnp.float64)
+        w = jax.random.normal(keys[1], (4, 7), jnp.float64)
+        v = jax.random.normal(keys[2], (7,), jnp.float64)
+        r1 = lambda w: adversarial.squared_slope(lambda x: jnp.tanh(x @ w) @ v, x)[1].mean()  # noqa: E731
+        gradient, h = jax.grad(r1)(w), 1e-5
+        for i, j in np.ndindex(w.shape):
+            difference = (r1(w.at[i, j].add(h)) - r1(w.at[i, j].add(-h))) / (2.0 * h)
+            assert abs(difference - gradient[i, j]) <= 1e-8
+    assert jnp.zeros(1).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_discriminator_judges_each_example_alone(network):
+    """What `squared_slope` relies on: dD(x_i)/dx_j = 0 for j != i, exactly."""
+    cfg = gan.Config(shape=(4, 4, 1), levels=17, network=network, width=8, depth=1)
+    x = jax.random.normal(jax.random.key(0), (3, 4, 4, 1))
+    params = jax.eval_shape(gan.Discriminator(cfg).init, jax.random.key(1), x)
+    params = jax.tree.map(lambda p: 0.3 * jax.random.normal(jax.random.key(2), p.shape), params)  # no zero kernels
+    jacobian = jax.jit(jax.jacobian(partial(gan.discriminate, cfg, params)))(x)  # [3, 3, 4, 4, 1]
+    slopes = jnp.abs(jacobian).sum(axis=(2, 3, 4))
+    assert (slopes[~np.eye(3, dtype=bool)] == 0.0).all() and (jnp.diagonal(slopes) > 0.0).all()
+
+
+def test_no_gradient_of_the_discriminators_loss_reaches_the_generator():
+    cfg = gan.Config(shape=(2,), width=8, depth=1)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 2))
+    params = gan.Discriminator(cfg).init(jax.random.key(1), x[0])
+    loss = lambda fake: gan.d_terms(partial(gan.discriminate, cfg, params), x[0], fake, cfg)["loss"].sum()  # noqa: E731
+    assert (jax.grad(loss)(x[1]) == 0.0).all()
+
+
+# ---- the step --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["nonsaturating", "relativistic"])
+def test_step_is_the_papers(loss):
+    """D on real and on the old G's examples, then G on fresh z against the new D: an SGD step written out, 1e-6."""
+    lr, r1, r2, B = 0.1, 0.7, 0.3, 6
+    sgd = Optim(name="sgd", lr=lr, clip=0.0)
+    cfg = gan.Config(shape=(2,), latent=3, width=8, depth=2, loss=loss, r1=r1, r2=r2, ema_halflife=None, optim=sgd)
+    algorithm = gan.algorithm(cfg, batch_size=B)
+    state, key = jax.jit(algorithm.init)(jax.random.key(0)), jax.random.key(1)
+    x = jax.random.normal(jax.random.key(2), (B, 2))
+    new, metrics = jax.jit(algorithm.step)(state, {"x": x}, key)
+
+    generator, discriminator = gan.Generator(cfg), gan.Discriminator(cfg)
+    D = lambda pd, x: discriminator.apply(pd, x[None])[0]  # noqa: E731
+    slope = lambda pd, x: (jax.grad(D, argnums=1)(pd, x) ** 2).sum()  # noqa: E731
+    _, key_d, key_g = jax.random.split(key, 3)
+    draw = lambda k: jax.random.normal(jax.random.split(k)[0], (3,))  # noqa: E731
+    z_d, z_g = (jnp.stack([draw(k) for k in example_keys(key, B)]) for key in (key_d, key_g))
+    fake = generator.apply(state.params_g, z_d)
+    loss_d, loss_g = adversarial.LOSSES[loss]
+
+    def d_loss(pd):
+        each = lambda r, f: loss_d(D(pd, r), D(pd, f)) + r1 / 2 * slope(pd, r) + r2 / 2 * slope(pd, f)  # noqa: E731
+        return jax.vmap(each)(x, fake).mean()
+
+    params_d = jax.tree.map(lambda p, g: p - lr * g, state.params_d, jax.jit(jax.grad(d_loss))(state.params_d))
+
+    def g_loss(pg):
+        return loss_g(discriminator.apply(params_d, x), discriminator.apply(params_d, generator.apply(pg, z_g))).mean()
+
+    value, gradient = jax.jit(jax.value_and_grad(g_loss))(state.params_g)
+    params_g = jax.tree.map(lambda p, g: p - lr * g, state.params_g, gradient)
+
+    close = partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-5)
+    jax.tree.map(close, new.params_d, params_d)
+    jax.tree.map(close, new.params_g, params_g)
+    close(metrics["loss_g"], value)
+
+
+def test_samples_come_from_the_running_average():
+    """ema_n = d_n ema_{n-1} + (1 - d_n) G_n with half-life min(H, 0.05 examples seen), and `sample` uses it."""
+    B, halflife = 4, 0.5
+    cfg = gan.Config(shape=(2,), latent=3, width=4, depth=1, ema_halflife=halflife)
+    algorithm = gan.algorithm(cfg, batch_size=B)
+    step, state = jax.jit(algorithm.step), jax.jit(algorithm.init)(jax.random.key(0))
+    expected = state.params_g
+    for n in range(4):
+        batch = {"x": jax.random.normal(jax.random.key(n), (B, 2))}
+        state, _ = step(state, batch, jax.random.key(10 + n))
+        decay = 0.5 ** (B / min(halflife, 0.05 * B * (n + 1)))
+        expected = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, expected, state.params_g)  # noqa: B023
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), state.ema_g, expected)
+    x = algorithm.sample(state, jax.random.key(3), 5)
+    z = gan.latents(example_keys(jax.random.key(3), 5), 3)
+    np.testing.assert_array_equal(x, gan.generate(cfg, state.ema_g, z))
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_real_and_generated_images_share_one_noise(levels):
+    """A generator of exact cell middles is, with its noise, what D sees of real images; rounding gives the integers."""
+    v = jnp.arange(levels, dtype=jnp.uint8).reshape(1, levels, 1, 1)
+    middle = (2.0 * v.astype(jnp.float32) + 1.0) / levels - 1.0
+    keys = example_keys(jax.random.key(0), 1)
+    np.testing.assert_allclose(gan.dither(middle, keys, levels), pixels.dequantise(v, keys, levels), atol=1e-6)
+    np.testing.assert_array_equal(pixels.requantise(middle, levels), v)
+
+
+# ---- the game --------------------------------------------------------------------------------------------------------
+
+
+def test_all_eight_modes_are_found():
+    """Eight Gaussians on a ring: 8/8 modes, reverse KL over modes <= 0.10 nats (about 0.3 without the penalties)."""
+    angles = 2.0 * jnp.pi * jnp.arange(8) / 8
+    centres, sd, B, steps = 2.0 * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1), 0.1, 256, 2000
+    optim = Optim(lr=1e-3, b1=0.0, b2=0.99, clip=0.0, decay=B * steps)
+    cfg = gan.Config(shape=(2,), latent=8, width=64, depth=3, r1=0.1, r2=0.1, optim=optim)
+    algorithm = gan.algorithm(cfg, batch_size=B)
+
+    def update(state, n):
+        key_mode, key_noise, key = jax.random.split(jax.random.fold_in(jax.random.key(1), n), 3)
+        mode = jax.random.randint(key_mode, (B,), 0, 8)
+        x = centres[mode] + sd * jax.random.normal(key_noise, (B, 2))
+        return algorithm.step(state, {"x": x}, key)[0], None
+
+    train = jax.jit(lambda key: jax.lax.scan(update, algorithm.init(key), jnp.arange(steps))[0])
+    x = algorithm.sample(train(jax.random.key(0)), jax.random.key(2), 4000)
+    distance = jnp.linalg.norm(jnp.expand_dims(x, 1) - centres[None], axis=2)
+    good = distance.min(axis=1) < 4.0 * sd  # the rest bridges neighbours: G is continuous in z
+    count = jnp.bincount(distance.argmin(axis=1), weights=good.astype(jnp.float32), length=8)
+    q = count / count.sum()
+    assert good.mean() >= 0.5
+    assert q.min() >= 1 / 16
+    assert (q * jnp.log(8.0 * q)).sum() <= 0.10
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("shape", (8, 8)),
+        ("levels", 300),
+        ("network", "transformer"),
+        ("depth", 4),
+        ("latent", 0),
+        ("loss", "wasserstien"),
+        ("r1", -1.0),
+        ("ema_halflife", 0.0),
+    ],
+)
+def test_wrong_configurations_are_refused_by_name(field, value):
+    cfg = {"shape": (8, 8, 1), "levels": 17, "network": "conv", "depth": 2} | {field: value}
+    with pytest.raises(ValueError, match=f"{field}="):
+        gan.algorithm(gan.Config(**cfg), batch_size=4)
+
+
+def test_wasserstein_needs_a_penalty():
+    with pytest.raises(ValueError, match="r1 or r2"):
+        gan.algorithm(gan.Config(shape=(2,), loss="wasserstein", r1=0.0, r2=0.0), batch_size=4)
+
+
+def test_labels_are_refused():
+    algorithm = gan.algorithm(gan.Config(shape=(2,), width=4, depth=1), batch_size=4)
+    state = algorithm.init(jax.random.key(0))
+    with pytest.raises(ValueError, match="cond"):
+        algorithm.sample(state, jax.random.key(0), 4, jnp.zeros(4, jnp.int32))
