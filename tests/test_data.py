@@ -1,0 +1,588 @@
+"""Datasets are the same bytes everywhere, splits do not leak, batches are a function of (seed, step)."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import itertools
+import json
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from genmap_jax import cli, data
+from genmap_jax.data import glyphs, pydoc, raw, sources
+
+ROOT = Path(__file__).parents[1]
+SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = SPLITS
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data folder in which each embedded set is built once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def nothing_outside(monkeypatch, tmp_path):
+    """No test reads or writes the user's own data folders."""
+    monkeypatch.setenv("GENMAP_DATA", str(tmp_path / "default"))
+    monkeypatch.setattr(sources, "TFDS_DIR", str(tmp_path / "tfds"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def everything(source):
+    return source.take(np.arange(source.size))
+
+
+def digest(arrays):
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        sha.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return sha.hexdigest()
+
+
+def python(code, **env):
+    """Run code in a fresh interpreter and return what it prints."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | env
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=True
+    )
+
+
+# ---- the embedded sets -----------------------------------------------------------------------------------------------
+
+
+def test_digits_are_all_of_scikit_learns_once(root):
+    from sklearn.datasets import load_digits
+
+    parts = [everything(data.load("digits", split, data_dir=root)) for split in SPLITS]
+    assert [len(part["label"]) for part in parts] == [1297, 200, 300]
+    images = np.concatenate([part["image"] for part in parts])
+    labels = np.concatenate([part["label"] for part in parts])
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    expected_images, expected_labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(1797)
+    np.testing.assert_array_equal(images.reshape(1797, 64), expected_images[order])
+    np.testing.assert_array_equal(labels, expected_labels[order])
+
+
+def test_digits_content_is_pinned(root):
+    """Measured numbers refer to these bytes. If this fails, raise the builder's version and measure again."""
+    assert {split: digest(everything(data.load("digits", split, data_dir=root)))[:16] for split in SPLITS} == {
+        "train": "91bba7c8046a8a78",
+        "validation": "6029efc7344dbe8c",
+        "test": "fbef7dd4e337e794",
+    }
+
+
+@pytest.mark.parametrize("name", ["digits", "pydoc"])
+def test_two_preparations_are_byte_equal(name, tmp_path):
+    folders = [data.prepare(name, tmp_path / run) for run in ("a", "b")]
+    contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    assert contents[0] == contents[1]
+    assert any("array_record" in file for file in contents[0])
+
+
+def test_every_font_draws_every_character(root):
+    for name in glyphs.FONTS:
+        font = glyphs.open_font(name)
+        images = [np.asarray(glyphs.draw(font, character)) for character in glyphs.CHARACTERS]
+        assert all(image.max() == 255 and (image > 127).mean() > 0.005 for image in images), name
+        assert len({image.tobytes() for image in images}) >= 60, name
+
+
+def test_glyph_splits_hold_out_combinations_but_no_font_and_no_character():
+    pairs = {split: set() for split in SPLITS}
+    for f, c in itertools.product(range(21), range(62)):
+        pairs[glyphs.split_of(f, c)].add((f, c))
+    assert len(glyphs.FONTS) == 21 and len(glyphs.CHARACTERS) == 62
+    assert sum(map(len, pairs.values())) == 21 * 62
+    for split in SPLITS:
+        assert {f for f, _ in pairs[split]} == set(range(21))
+        assert {c for _, c in pairs[split]} == set(range(62))
+
+
+def test_glyphs_on_disk_are_the_rule_drawn_again(root):
+    """Order, labels and pixels of every split, on each seventh pair; no ink is cut off at the border."""
+    for split, size in zip(SPLITS, (14_880, 2_976, 2_976), strict=True):
+        source = data.load("glyphs", split, data_dir=root, shape=(32, 32, 1), levels=256)
+        assert (source.size, source.classes) == (size, 62)
+        stored = everything(source)
+        assert (stored["image"].max((1, 2, 3)) > 100).all()
+        border = stored["image"].copy()
+        border[:, 1:-1, 1:-1] = 0
+        assert border.max() < 32
+        pairs = [(f, c) for f in range(21) for c in range(62) if glyphs.split_of(f, c) == split]
+        np.testing.assert_array_equal(stored["label"], np.repeat([c for _, c in pairs], 16))
+        for i in range(0, len(pairs), 7):
+            f, c = pairs[i]
+            glyph = glyphs.draw(glyphs.open_font(glyphs.FONTS[f]), glyphs.CHARACTERS[c])
+            drawn = [glyphs.distort(glyph, np.random.default_rng([f, c, variant])) for variant in range(16)]
+            np.testing.assert_array_equal(stored["image"][16 * i : 16 * i + 16], drawn)
+            assert len({image.tobytes() for image in drawn}) == 16
+
+
+def test_pydoc_splits_share_no_paragraph_and_lose_none(root):
+    from pydoc_data.topics import topics
+
+    texts = {}
+    for split in SPLITS:
+        source = data.load("pydoc", split, data_dir=root, length=1)
+        texts[split] = everything(source)["tokens"].astype(np.uint8).tobytes().decode()
+    sizes = np.array([len(text.encode()) for text in texts.values()]) / sum(len(t.encode()) for t in texts.values())
+    assert abs(sizes - [0.8, 0.1, 0.1]).max() < 0.05
+    paragraphs = {split: {p.strip() for p in text.split("\n\n") if len(p) > 60} for split, text in texts.items()}
+    assert not paragraphs[TRAIN] & (paragraphs[VALIDATION] | paragraphs[TEST])
+    assert not paragraphs[VALIDATION] & paragraphs[TEST]
+    all_of_it = {p.strip() for text in topics.values() for p in text.strip().split("\n\n") if len(p) > 60}
+    assert set.union(*paragraphs.values()) == all_of_it
+    prepared = next((root / "pydoc").glob("*/*/metadata.json"))
+    assert json.loads(prepared.read_text()) == {"python": platform.python_version()}
+    assert platform.python_version() in str(prepared)
+
+
+def test_pydoc_keeps_topics_whole_and_in_sorted_order():
+    topics = {f"{i:02d}": f"topic {i:02d}\n\n{'x' * 70}{i:02d}\n\nshort\n" for i in reversed(range(20))}
+    parts = pydoc.split_topics(topics)
+    assert [part.count("topic") for part in parts.values()] == [16, 2, 2]
+    text = "".join(parts.values())
+    assert [line for line in text.split("\n") if "topic" in line] == [f"topic {i:02d}" for i in range(20)]
+    repeats = pydoc.split_topics(topics | {"99": topics["03"]})
+    assert sum(part.count("x" * 70) for part in repeats.values()) == 20  # once each
+    assert sum(part.count("short") for part in repeats.values()) == 21  # too short to matter
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_text_windows(root):
+    whole = everything(data.load("pydoc", TRAIN, data_dir=root, length=1))["tokens"][:, 0]
+    train = data.load("pydoc", TRAIN, data_dir=root, length=50)
+    assert train.size == len(whole) - 50 + 1 and train.shape == (50,) and train.levels == 256
+    tokens = train.take(np.array([0, 7, train.size - 1]))["tokens"]
+    assert tokens.dtype == np.int32
+    np.testing.assert_array_equal(tokens, [whole[:50], whole[7:57], whole[-50:]])
+    whole = everything(data.load("pydoc", TEST, data_dir=root, length=1))["tokens"][:, 0]
+    test = data.load("pydoc", TEST, data_dir=root, length=50)
+    np.testing.assert_array_equal(everything(test)["tokens"].ravel(), whole[: len(whole) // 50 * 50])
+
+
+def test_toy_sources_are_fixed_and_their_splits_differ():
+    parts = {split: everything(data.load("toy/moons", split, shape=(2,), levels=256))["x"] for split in SPLITS}
+    assert {split: part.shape for split, part in parts.items()} == {
+        "train": (50_000, 2),
+        "validation": (10_000, 2),
+        "test": (10_000, 2),
+    }
+    assert all(part.dtype == np.float32 for part in parts.values())
+    assert not np.isin(parts[TEST], parts[TRAIN]).all(1).any()
+    np.testing.assert_array_equal(parts[TRAIN], everything(data.load("toy/moons", TRAIN))["x"])
+
+
+def write_tfds(folder, name, examples, features, file_format="array_record", version="3.0.1", config=None):
+    """A dataset as TFDS leaves it in its own folder. `examples`: {split: [...]}."""
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version(version)
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in examples}
+
+        def _generate_examples(self, split):
+            yield from enumerate(examples[split])
+
+    Builder.name = name
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(None):
+        builder = Builder(data_dir=folder, file_format="array_record")
+        builder.download_and_prepare()
+    if file_format != "array_record":  # which we cannot write without TensorFlow
+        path = Path(builder.data_dir, "dataset_info.json")
+        path.write_text(path.read_text().replace('"array_record"', f'"{file_format}"'))
+    return Path(builder.data_dir)
+
+
+def png(array):
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "png")
+    return stream
+
+
+IMAGE_FEATURES = {"image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.features.ClassLabel(num_classes=10)}
+
+
+def image_examples(n, rng):
+    images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+    return [{"image": png(image), "label": i % 10} for i, image in enumerate(images)], images
+
+
+def test_a_dataset_that_tfds_prepared_is_found_and_read(root, rng):
+    """Image features, TFDS's own folder, no validation split: the last tenth of train is lent."""
+    train, images = image_examples(40, rng)
+    test, _ = image_examples(3, rng)
+    write_tfds(Path(sources.TFDS_DIR), "mnist", {TRAIN: train, TEST: test}, IMAGE_FEATURES)
+    parts = {split: data.load("mnist", split, shape=(28, 28, 1), levels=256) for split in (*SPLITS, "train[:]")}
+    assert [source.size for source in parts.values()] == [36, 4, 3, 40]
+    assert all(source.classes == 10 for source in parts.values())
+    whole = everything(parts["train[:]"])["image"]
+    assert {image.tobytes() for image in whole} == {image.tobytes() for image in images}
+    lent = np.concatenate([everything(parts[split])["image"] for split in (TRAIN, VALIDATION)])
+    np.testing.assert_array_equal(lent, whole)
+
+
+def test_levels_that_tfds_does_not_state_are_checked_against_the_pixels(tmp_path):
+    dark = [{"image": np.full((4, 4, 1), i, np.uint8)} for i in range(8)]
+    features = {"image": tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8)}
+    write_tfds(tmp_path, "dark", {TRAIN: dark, VALIDATION: dark}, features)
+    assert data.load("dark", data_dir=tmp_path, levels=8).levels == 8
+    assert data.load("dark", data_dir=tmp_path).levels == 256
+    assert data.load("dark", data_dir=tmp_path).classes is None
+    with pytest.raises(ValueError, match="model.levels=7"):
+        data.load("dark", data_dir=tmp_path, levels=7)
+
+
+def test_texts_of_several_examples_are_joined_by_newlines(tmp_path):
+    lines = [{"text": f"line {i}"} for i in range(2050)]  # more than one chunk
+    write_tfds(tmp_path, "lines", {TRAIN: lines, VALIDATION: lines[:2]}, {"text": tfds.features.Text()})
+    tokens = everything(data.load("lines", TRAIN, data_dir=tmp_path, length=1))["tokens"]
+    assert sorted(tokens.astype(np.uint8).tobytes().decode().split("\n")) == sorted(e["text"] for e in lines)
+
+
+def test_newest_version_and_only_config(tmp_path, rng):
+    for version, n in {"1.9.0": 20, "1.10.0": 30}.items():
+        examples, _ = image_examples(n, rng)
+        write_tfds(tmp_path, "versions", {TRAIN: examples}, IMAGE_FEATURES, version=version)
+    assert data.load("versions", "train[:]", data_dir=tmp_path).size == 30
+    write_tfds(tmp_path, "configs", {TRAIN: examples[:20]}, IMAGE_FEATURES, config="small")
+    assert data.load("configs", "train[:]", data_dir=tmp_path).size == 20
+    write_tfds(tmp_path, "configs", {TRAIN: examples}, IMAGE_FEATURES, config="large")
+    assert data.load("configs/large", "train[:]", data_dir=tmp_path).size == 30
+    with pytest.raises(ValueError, match="configs/large, configs/small"):
+        data.load("configs", data_dir=tmp_path)
+
+
+def test_other_prepared_data_is_read_anew(tmp_path, rng):
+    for n in (20, 30):
+        examples, images = image_examples(n, rng)
+        folder = write_tfds(tmp_path, "mnist", {TRAIN: examples}, IMAGE_FEATURES)
+        for _ in range(2):
+            assert data.load("mnist", "train[:]", data_dir=tmp_path).size == n
+        shutil.rmtree(folder)
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted():
+    """A source whose examples are their own index."""
+    return lambda size: data.Source("counted", TRAIN, size, (1,), None, None, lambda i: {"x": np.asarray(i)})
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(10, 4), (7, 16), (12, 12), (5, 1)])
+def test_every_epoch_is_a_permutation_across_batch_boundaries(counted, size, batch_size):
+    source = counted(size)
+    stream = np.concatenate([data.batch(source, 0, step, batch_size)["x"] for step in range(3 * size)])
+    epochs = stream.reshape(-1, size)
+    assert (np.sort(epochs, axis=1) == np.arange(size)).all()
+    assert len({epoch.tobytes() for epoch in epochs}) > 1
+
+
+def test_batch_depends_on_seed_and_step_only(counted):
+    steps = [5, 0, 3, 0, 99]
+    first = [data.batch(counted(50), 1, step, 8)["x"] for step in steps]
+    sources._permutation.cache_clear()
+    again = [data.batch(counted(50), 1, step, 8)["x"] for step in steps]
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], data.batch(counted(50), 2, 5, 8)["x"])
+
+
+@pytest.mark.parametrize("size", [10, 2**25])
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_slices_of_the_processes_make_the_global_batch(counted, size, processes):
+    for step in range(5):
+        whole = data.batch(counted(size), 0, step, 8)["x"]
+        parts = [data.batch(counted(size), 0, step, 8, p, processes)["x"] for p in range(processes)]
+        assert all(len(part) == 8 // processes for part in parts)
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_a_huge_source_is_drawn_without_a_permutation(counted):
+    source = counted(10**12)
+    x = np.concatenate([data.batch(source, 0, step, 1000)["x"] for step in range(20)])
+    assert len(np.unique(x)) == len(x)
+    assert abs(x.mean() / 10**12 - 0.5) < 4 / np.sqrt(12 * len(x))
+
+
+def test_processes_that_cannot_share_the_batch(counted):
+    with pytest.raises(ValueError, match="batch_size=10 does not divide over 4"):
+        data.batch(counted(50), 0, 0, 10, 0, 4)
+
+
+@pytest.mark.parametrize(("name", "expect"), [("digits", {}), ("pydoc", {"length": 64})])
+def test_a_batch_costs_less_than_a_millisecond(root, name, expect):
+    source = data.load(name, data_dir=root, **expect)
+    times = []
+    for step in range(50):
+        began = time.perf_counter()
+        data.batch(source, 0, step, 128)
+        times.append(time.perf_counter() - began)
+    assert np.median(times) < 1e-3
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        ({"name": "mnist"}, FileNotFoundError, ["mnist is not prepared", "tfds", "genmap prepare mnist", "--raw"]),
+        ({"name": "lm1b", "length": 8}, FileNotFoundError, ["lm1b is not prepared", "genmap prepare lm1b"]),
+        ({"name": "diggits"}, ValueError, ["diggits", "did you mean digits"]),
+        ({"name": "cifar1"}, ValueError, ["cifar10"]),
+        ({"name": "toy/moon"}, ValueError, ["toy/moons"]),
+        ({"name": "../digits"}, ValueError, ["unknown dataset"]),
+        ({"name": "digits", "split": "valid"}, ValueError, ["'valid'", "train, validation, test"]),
+        ({"name": "toy/moons", "split": "dev"}, ValueError, ["'dev'", "train, validation, test"]),
+        ({"name": "digits", "shape": (28, 28, 1)}, ValueError, ["(8, 8, 1)", "model.shape=(28, 28, 1)"]),
+        ({"name": "toy/moons", "shape": (3,)}, ValueError, ["(2,)", "model.shape=(3,)"]),
+        ({"name": "digits", "levels": 256}, ValueError, ["0..16", "model.levels=256", "17"]),
+        ({"name": "digits", "levels": 2}, ValueError, ["0..16", "model.levels=2"]),
+        ({"name": "digits", "length": 8}, ValueError, ["not text", "(8, 8, 1)"]),
+        ({"name": "toy/moons", "length": 2}, ValueError, ["not text"]),
+        ({"name": "pydoc"}, ValueError, ["text", "model.length"]),
+        ({"name": "pydoc", "length": 10**7}, ValueError, ["model.length=10000000", "bytes"]),
+    ],
+)
+def test_errors_say_what_to_do_within_a_second(root, call, error, words):
+    for name in ("digits", "pydoc"):
+        data.prepare(name, root)
+    with contextlib.suppress(error):
+        data.load(**call, data_dir=root)  # imports, and the first look at digits
+    began = time.perf_counter()
+    with pytest.raises(error) as caught:
+        data.load(**call, data_dir=root)
+    assert time.perf_counter() - began < 1
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_other_file_formats_are_named(tmp_path, rng):
+    write_tfds(tmp_path, "mnist", {TRAIN: image_examples(2, rng)[0]}, IMAGE_FEATURES, file_format="tfrecord")
+    with pytest.raises(FileNotFoundError, match="array_record"):
+        data.load("mnist", data_dir=tmp_path)
+
+
+@pytest.mark.skipif(sources.importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+def test_preparing_a_tfds_name_without_tensorflow_says_so(tmp_path):
+    with pytest.raises(ImportError, match=r"genmap_jax\[tf\].*--raw"):
+        data.prepare("mnist", tmp_path)
+
+
+def test_command_line(tmp_path, capsys):
+    cli.main(["prepare", "digits", "--data-dir", str(tmp_path)])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "digits" / "1.0.0")
+    for argv in (
+        ["prepare", "nosuchset"],
+        ["prepare", "mnist", "--raw", str(tmp_path / "none")],
+        ["prepare", "toy/moons"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*argv, "--data-dir", str(tmp_path)])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("genmap: error: ") and "\n" not in error
+
+
+# ---- raw files -------------------------------------------------------------------------------------------------------
+
+
+def idx(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_idx(folder, rng, packed=True, train=30, test=10):
+    folder.mkdir()
+    splits = {}
+    for split, prefix, n in ((TRAIN, "train", train), (TEST, "t10k", test)):
+        images, labels = rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 10, n, np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            name, body = f"{prefix}-{kind}-ubyte", idx(array)
+            (folder / (name + ".gz" * packed)).write_bytes(gzip.compress(body) if packed else body)
+        splits[split] = (images, labels)
+    return splits
+
+
+def write_cifar(folder, rng, archive=None, classes=10):
+    """Files of the binary version, in a folder of their own or packed. Returns {split: (images, labels)}."""
+    folder.mkdir()
+    layout = raw.BUILDERS[f"cifar{classes}"]
+    inner = folder / layout.archive.removesuffix(".tar.gz")
+    inner.mkdir()
+    splits = {}
+    for split, names in layout.files.items():
+        images = rng.integers(0, 256, (4 * len(names), 32, 32, 3), np.uint8)
+        labels = rng.integers(0, classes, (len(images), 1), np.uint8)
+        coarse = rng.integers(0, 20, (len(images), layout.label_bytes - 1), np.uint8)
+        planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        rows = np.concatenate([coarse, labels, planes], axis=1)
+        for name, part in zip(names, np.split(rows, len(names)), strict=True):
+            (inner / name).write_bytes(part.tobytes())
+        splits[split] = (images, labels[:, 0])
+    if archive:
+        with tarfile.open(folder / layout.archive, "w:gz") as tar:
+            tar.add(inner, inner.name)
+        shutil.rmtree(inner)
+    return splits
+
+
+def same_set(source, images, labels):
+    """Equal as sets of (image, label): TFDS shuffles."""
+    got = everything(source)
+    pack = lambda images, labels: sorted((x.tobytes(), int(y)) for x, y in zip(images, labels, strict=True))  # noqa: E731
+    return pack(got["image"], got["label"]) == pack(images, labels)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_files_round_trip(tmp_path, rng, packed):
+    splits = write_idx(tmp_path / "raw", rng, packed)
+    folder = data.prepare("fashion_mnist", tmp_path, tmp_path / "raw")
+    for split, tfds_split in ((TRAIN, "train[:]"), (TEST, TEST)):
+        source = data.load("fashion_mnist", tfds_split, data_dir=tmp_path, shape=(28, 28, 1), levels=256)
+        assert same_set(source, *splits[split])
+    assert data.prepare("fashion_mnist", tmp_path, tmp_path / "raw") == folder
+    assert data.prepare("fashion_mnist", tmp_path) == folder
+    write_idx(tmp_path / "other", rng)
+    with pytest.raises(ValueError, match="prepared from other files"):
+        data.prepare("fashion_mnist", tmp_path, tmp_path / "other")
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_cifar_files_round_trip(tmp_path, rng, archive, classes):
+    splits = write_cifar(tmp_path / "raw", rng, archive, classes)
+    data.prepare(f"cifar{classes}", tmp_path, tmp_path / "raw")
+    for split, tfds_split in ((TRAIN, "train[:]"), (TEST, TEST)):
+        source = data.load(f"cifar{classes}", tfds_split, data_dir=tmp_path, shape=(32, 32, 3), levels=256)
+        assert source.classes == classes
+        assert same_set(source, *splits[split])
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        (IMAGES, lambda b: b[:-1], "fewer bytes"),
+        (IMAGES, lambda b: b + b"\0", "more bytes"),
+        (IMAGES, lambda b: b[:10], "dimensions"),
+        (IMAGES, lambda b: b"", "magic"),
+        (IMAGES, lambda b: b"\x00\x00\x0d" + b[3:], "magic"),
+        (IMAGES, lambda b: b[:4] + struct.pack(">I", 2**32 - 1) + b[8:], "fewer bytes"),
+        (IMAGES, lambda b: b[:4] + struct.pack(">3I", 0, 28, 28), "dimensions"),
+        (IMAGES, lambda b: b[:8] + struct.pack(">2I", 56, 14) + b[16:], "dimensions"),
+        (LABELS, lambda b: b[:-1] + b"\x0a", "label 10"),
+        (LABELS, lambda b: b[:4] + struct.pack(">I", 29) + b[8:-1], "29 labels"),
+    ],
+)
+def test_damaged_idx_files_are_named(tmp_path, rng, name, damage, words):
+    write_idx(tmp_path / "raw", rng, packed=False)
+    path = tmp_path / "raw" / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=words) as caught:
+        data.prepare("mnist", tmp_path, tmp_path / "raw")
+    assert ("raw" if "29 labels" in words else name) in str(caught.value)
+    assert not (tmp_path / "mnist").exists() and not list(tmp_path.glob(".building-*"))
+
+
+def test_damaged_archives_are_named(tmp_path, rng):
+    write_idx(tmp_path / "raw", rng)
+    path = tmp_path / "raw" / f"{IMAGES}.gz"
+    good = path.read_bytes()
+    for bad in (good[: len(good) // 2], b"nonsense", good[:-20] + b"\0" * 20):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=f"{IMAGES}.gz: damaged"):
+            data.prepare("mnist", tmp_path, tmp_path / "raw")
+    write_cifar(tmp_path / "cifar", rng, archive=True)
+    path = tmp_path / "cifar" / "cifar-10-binary.tar.gz"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="cifar-10-binary.tar.gz: damaged"):
+        data.prepare("cifar10", tmp_path, tmp_path / "cifar")
+
+
+def test_damaged_cifar_files_are_named(tmp_path, rng):
+    write_cifar(tmp_path / "raw", rng)
+    path = tmp_path / "raw" / "cifar-10-binary" / "data_batch_3.bin"
+    good = path.read_bytes()
+    for bad, words in ((good[:-1], "whole number of records"), (b"", "whole number"), (b"\x0a" + good[1:], "label 10")):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=f"data_batch_3.bin: .*{words}"):
+            data.prepare("cifar10", tmp_path, tmp_path / "raw")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="neither cifar-10-binary.tar.gz nor data_batch_3.bin"):
+        data.prepare("cifar10", tmp_path, tmp_path / "raw")
+
+
+def test_raw_needs_a_known_layout(tmp_path):
+    with pytest.raises(ValueError, match="no raw layout .*celeb_a.*mnist"):
+        data.prepare("celeb_a", tmp_path, tmp_path)
+    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
+        data.prepare("mnist", tmp_path, tmp_path)
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_imports_are_light_and_tensorflow_is_never_one(tmp_path):
+    heavy = python(
+        "import sys, genmap_jax.data, genmap_jax.cli\n"
+        "print([m for m in ('jax', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL') if m in sys.modules])"
+    )
+    assert heavy.stdout.strip() == "[]"
+    used = python(
+        "import sys\n"
+        "from genmap_jax import data\n"
+        f"data.batch(data.load('digits', data_dir={str(tmp_path)!r}), 0, 0, 8)\n"
+        f"data.batch(data.load('pydoc', data_dir={str(tmp_path)!r}, length=8), 0, 0, 8)\n"
+        "print('tensorflow_datasets' in sys.modules, 'tensorflow' in sys.modules)"
+    )
+    assert used.stdout.strip() == "True False"
+
+
+def test_several_processes_may_prepare_at_once(tmp_path):
+    code = (
+        "import hashlib, numpy as np\n"
+        "from genmap_jax import data\n"
+        f"source = data.load('digits', data_dir={str(tmp_path)!r})\n"
+        "print(hashlib.sha256(source.take(np.arange(source.size))['image'].tobytes()).hexdigest())"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    runs = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE) for _ in range(4)]
+    outputs = {run.communicate(timeout=120)[0] for run in runs}
+    assert all(run.returncode == 0 for run in runs) and len(outputs) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["arrays", "digits"]
+    assert len(list((tmp_path / "arrays").iterdir())) == 1
