@@ -1,0 +1,120 @@
+"""The U-Net of DDPM++ (Song et al. 2021, arXiv:2011.13456, appendix H; Ho et al. 2020), for score and diffusion.
+
+Residual blocks with group normalisation and SiLU, each told the noise level; skip connections rescaled by 1 / sqrt 2;
+resolution changed inside BigGAN-style residual blocks by average pooling and nearest-neighbour repetition;
+self-attention at chosen resolutions. The last layer of every branch, and of the network, starts at zero.
+
+Differs from the paper: no dropout (0.1 there).
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+zeros = nn.initializers.zeros
+spread = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")  # the initialisation of DDPM
+
+
+def sinusoidal(t: Array, width: int, period: float = 10_000.0) -> Array:
+    """Sines and cosines of t [B] at width / 2 frequencies from 1 to 1 / period: [B, width]. Vaswani et al. 2017."""
+    frequencies = jnp.exp(-math.log(period) * jnp.linspace(0.0, 1.0, width // 2))
+    angles = t[:, None] * frequencies[None, :]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def conv(features: int, size: int = 3, init=spread) -> nn.Conv:
+    return nn.Conv(features, (size, size), kernel_init=init)
+
+
+def normalise(x: Array) -> Array:
+    """Group normalisation in groups of at least four channels. The fast variance would cancel digits."""
+    return nn.GroupNorm(math.gcd(32, max(x.shape[-1] // 4, 1)), epsilon=1e-6, use_fast_variance=False)(x)
+
+
+def half(x: Array) -> Array:
+    return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def double(x: Array) -> Array:
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+class Residual(nn.Module):
+    """Residual block, optionally changing the resolution of both branches by `resample`."""
+
+    features: int
+    resample: str | None = None
+
+    @nn.compact
+    def __call__(self, x, emb):  # [B, H, W, C], [B, E] -> [B, H', W', features]
+        resize = {"half": half, "double": double, None: lambda x: x}[self.resample]
+        h = conv(self.features)(resize(nn.silu(normalise(x))))
+        h = h + nn.Dense(self.features, kernel_init=spread)(nn.silu(emb))[:, None, None, :]
+        h = conv(self.features, init=zeros)(nn.silu(normalise(h)))
+        x = resize(x)
+        if self.resample or x.shape[-1] != self.features:
+            x = conv(self.features, 1)(x)
+        return (x + h) * 0.5**0.5
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over positions."""
+
+    @nn.compact
+    def __call__(self, x):  # [B, H, W, C] -> [B, H, W, C]
+        batch, height, width, channels = x.shape
+        qkv = nn.Dense(3 * channels, kernel_init=spread)(normalise(x)).reshape(batch, height * width, 3, channels)
+        h = jax.nn.dot_product_attention(qkv[:, :, 0:1], qkv[:, :, 1:2], qkv[:, :, 2:3]).reshape(x.shape)
+        return (x + nn.Dense(channels, kernel_init=zeros)(h)) * 0.5**0.5
+
+
+class UNet(nn.Module):
+    """x [B, H, W, C], emb [B, E] -> [B, H, W, features]. H and W must divide by 2^(len(mult) - 1).
+
+    emb: what the network is told (noise level, plus class where there is one); it passes through two dense layers here.
+    """
+
+    features: int
+    """Output channels."""
+    width: int = 128
+    """Channels at the finest resolution."""
+    mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of each resolution, finest first, in units of width."""
+    blocks: int = 4
+    """Residual blocks per resolution on the way down; one more on the way up."""
+    attention: tuple[int, ...] = (16,)
+    """Heights at which there is self-attention; always also at the coarsest."""
+
+    @nn.compact
+    def __call__(self, x, emb):
+        emb = nn.Dense(4 * self.width, kernel_init=spread)(emb)
+        emb = nn.Dense(4 * self.width, kernel_init=spread)(nn.silu(emb))
+
+        x = conv(self.width)(x)
+        skips = [x]
+        for level, mult in enumerate(self.mult):
+            if level:
+                x = Residual(x.shape[-1], "half")(x, emb)
+                skips.append(x)
+            for _ in range(self.blocks):
+                x = Residual(mult * self.width)(x, emb)
+                if x.shape[1] in self.attention:
+                    x = Attention()(x)
+                skips.append(x)
+
+        x = Residual(x.shape[-1])(x, emb)
+        x = Attention()(x)
+        x = Residual(x.shape[-1])(x, emb)
+
+        for level, mult in reversed(list(enumerate(self.mult))):
+            for _ in range(self.blocks + 1):
+                x = Residual(mult * self.width)(jnp.concatenate([x, skips.pop()], axis=-1), emb)
+            if x.shape[1] in self.attention:
+                x = Attention()(x)
+            if level:
+                x = Residual(x.shape[-1], "double")(x, emb)
+        return conv(self.features, init=zeros)(nn.silu(normalise(x)))
