@@ -145,6 +145,7 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
     Raises ValueError for a bad config, dataset or flag, before compilation; NonFinite naming step and metric.
     """
     cfg = experiment
+    check(cfg)
     local_devices = launch.devices if jax.process_count() == 1 else None
     place = parallel.placement(launch.parallel, local_devices, cfg.batch_size, launch.fsdp)
     algorithm = keyed_by_step(family(cfg.model, batch_size=cfg.batch_size, axis_name=place.axis_name))
@@ -253,6 +254,13 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
     else:
         _say(f"{cfg.name}: finished {step} steps. Results: {workdir}")
     return code
+
+
+def check(cfg: Experiment) -> None:
+    """Raises ValueError naming a count that is not positive."""
+    for name in ("steps", "batch_size", "log_every", "eval_every", "sample_every", "save_every", "keep", "samples"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name}={getattr(cfg, name)} must be at least 1 (to leave something out, give a large number)")
 
 
 def keyed_by_step(algorithm: Algorithm) -> Algorithm:

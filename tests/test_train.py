@@ -1,0 +1,238 @@
+"""The runner: run folders, exact continuation after every kind of stop, errors before compilation."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genmap_jax import ablation, config, logs, train
+from genmap_jax.approximate import vae
+from genmap_jax.checkpoint import Checkpoints
+from genmap_jax.config import Experiment
+from genmap_jax.optim import Optim
+from genmap_jax.train import Launch
+
+ROOT = Path(train.__file__).parents[1]
+TINY = Experiment(
+    name="tiny",
+    data="digits",
+    model=vae.Config(shape=(8, 8, 1), levels=17, latent=2, hidden=(16,), importance_samples=2, ema_halflife=500.0),
+    steps=12,
+    batch_size=16,
+    log_every=2,
+    eval_every=12,
+    sample_every=6,
+    save_every=4,
+)
+
+
+def final_state(workdir: Path, step: int):
+    """Every array of a checkpoint, as Orbax itself reads it."""
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    algorithm = vae.algorithm(TINY.model, batch_size=TINY.batch_size)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(algorithm.init, jax.random.key(0))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    found, state = checkpoints.restore(like)
+    checkpoints.close()
+    assert found == step
+    return state
+
+
+def run(workdir: Path, cfg: Experiment = TINY, **changes) -> int:
+    return train.train(cfg, vae.algorithm, Launch(workdir=workdir, devices=1, tensorboard=False, **changes))
+
+
+def rows(workdir: Path) -> list[dict]:
+    return logs.read_metrics(workdir / "metrics.jsonl")
+
+
+def test_a_run_folder_is_complete(tmp_path):
+    assert run(tmp_path) == 0
+    assert config.from_json(TINY, json.loads((tmp_path / "config.json").read_text())) == TINY
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["versions"]["jax"] == jax.__version__ and environment["command"]
+    assert [row["step"] for row in rows(tmp_path)] == [2, 4, 6, 8, 10, 12]
+    assert rows(tmp_path)[-1]["kind"] == "lower_bound" and rows(tmp_path)[-1]["validation_bits_per_dim"] > 0
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["00000006.png", "00000012.png", "inputs.png"]
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [4, 8, 12]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["likelihood"]["kind"] == "lower_bound" and result["likelihood"]["n"] == 300
+    assert result["steps"] == 12 and result["samples_per_second"] > 0 and result["parameters"] > 0
+
+
+def test_a_longer_run_continues_bit_exactly(tmp_path):
+    """8 steps and then 12 equal 12 at once: state and logged metrics."""
+    run(tmp_path / "whole")
+    run(tmp_path / "parts", dataclasses.replace(TINY, steps=8))
+    run(tmp_path / "parts")
+    for a, b in zip(
+        jax.tree.leaves(final_state(tmp_path / "whole", 12)), jax.tree.leaves(final_state(tmp_path / "parts", 12)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    pick = lambda r: {k: r[k] for k in ("step", "loss", "kl", "recon", "examples")}  # noqa: E731
+    assert [pick(r) for r in rows(tmp_path / "whole")] == [pick(r) for r in rows(tmp_path / "parts")]
+
+
+def test_metrics_ahead_of_the_checkpoint_are_dropped_on_resume(tmp_path):
+    run(tmp_path, dataclasses.replace(TINY, steps=8))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 10, "seconds": 1}\n{"step": 1')  # logged, then killed in the middle of a row
+    run(tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == [2, 4, 6, 8, 10, 12]
+
+
+def start(workdir: Path, *flags: str) -> subprocess.Popen:
+    """A real experiment in a process of its own."""
+    command = [sys.executable, "experiments/vae_digits.py", "--workdir", str(workdir), "--platform", "cpu", "--log-every", "5"]
+    common = ["--save-every", "20", "--eval-every", "100000", "--sample-every", "100000", "--no-tensorboard"]
+    return subprocess.Popen(
+        [*command, *common, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdigit())
+
+
+def wait_for_checkpoint(job: subprocess.Popen, workdir: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not saved_steps(workdir):
+        assert job.poll() is None and time.monotonic() < deadline, job.stdout.read()
+        time.sleep(0.1)
+
+
+def test_sigterm_saves_and_kill_resumes(tmp_path):
+    """SIGTERM: exit 75 with the very step saved. kill -9: back to the last save. Then the end equals an unbroken run."""
+    job = start(tmp_path / "broken", "--steps", "1000000")
+    wait_for_checkpoint(job, tmp_path / "broken")
+    job.send_signal(signal.SIGTERM)
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode == train.PREEMPTED == 75, output
+    stopped = saved_steps(tmp_path / "broken")[-1]
+    assert f"saved step {stopped}" in output
+    assert rows(tmp_path / "broken")[-1]["step"] == stopped
+
+    job = start(tmp_path / "broken", "--steps", "1000000")
+    while not (saved_steps(tmp_path / "broken") or [0])[-1] > stopped:
+        assert job.poll() is None, job.stdout.read()
+        time.sleep(0.1)
+    os.kill(job.pid, signal.SIGKILL)
+    job.communicate()
+    last = saved_steps(tmp_path / "broken")[-1]
+
+    end = str(last + 30)
+    for name in ("broken", "whole"):
+        job = start(tmp_path / name, "--steps", end)
+        output, _ = job.communicate(timeout=300)
+        assert job.returncode == 0, output
+    losses = [{r["step"]: r["loss"] for r in rows(tmp_path / name)} for name in ("whole", "broken")]
+    assert losses[1][int(end)] == losses[0][int(end)], "same loss, to the last bit"
+
+
+def diverging(cfg, *, batch_size, axis_name=None):
+    """A VAE whose loss becomes NaN at step 7."""
+    algorithm = vae.algorithm(cfg, batch_size=batch_size, axis_name=axis_name)
+
+    def step(state, batch, key):
+        after, metrics = algorithm.step(state, batch, key)
+        return after, metrics | {"loss": jnp.where(after.step == 7, jnp.nan, metrics["loss"])}
+
+    return algorithm._replace(step=step)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(logs.NonFinite, match=r"step 7: loss is nan\. Last good checkpoint: step 4"):
+        train.train(TINY, diverging, Launch(workdir=tmp_path, devices=1, tensorboard=False))
+    assert saved_steps(tmp_path) == [4]
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ValueError, match="model.latent: 2 there, 3 here"):
+        run(tmp_path, config.replace(TINY, {"model.latent": 3}))
+    with pytest.raises(ValueError, match="seed"):
+        run(tmp_path, dataclasses.replace(TINY, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": "digit"}, "digits"),
+        ({"model.shape": (16, 16, 1)}, "model.shape"),
+        ({"model.levels": 256}, "levels"),
+        ({"steps": 0}, "steps"),
+        ({"save_every": 0}, "save_every"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_written(changes, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        run(tmp_path / "run", config.replace(TINY, changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vmapped_seed_is_the_run_of_that_seed(tmp_path):
+    """Seeds 0 and 1 in one program equal `--seed 0` and `--seed 1` (SGD, 1e-4 relative on the likelihood)."""
+    cfg = config.replace(TINY, {"model.optim": Optim(name="sgd", lr=1e-2, clip=0.0), "steps": 5})
+    together = ablation.run_seeds(cfg, vae.algorithm, 2)
+    for seed in (0, 1):
+        run(tmp_path / str(seed), dataclasses.replace(cfg, seed=seed))
+        alone = json.loads((tmp_path / str(seed) / "result.json").read_text())
+        assert together["bits_per_dim"][seed] == pytest.approx(alone["likelihood"]["bits_per_dim"], rel=1e-4)
+
+
+def test_ablation_table_has_errors_and_paired_differences(tmp_path, capsys):
+    launch = Launch(workdir=tmp_path, ablation="all", seeds=3)
+    results = ablation.ablate(dataclasses.replace(TINY, steps=3), vae.algorithm, {"wide": {"model.hidden": (32,)}}, launch)
+    text = capsys.readouterr().out
+    a, b = (np.array(results[name]["bits_per_dim"]) for name in ("baseline", "wide"))
+    assert len(a) == 3 and len(set(a)) == 3
+    error = (b - a).std(ddof=1) / np.sqrt(3)
+    assert f"{(b - a).mean():+.4f} ± {error:.4f}" in text and "lower_bound" in text
+    ablation.ablate(dataclasses.replace(TINY, steps=3), vae.algorithm, {"wide": {"model.hidden": (32,)}}, launch)
+    assert "3 steps" not in capsys.readouterr().out, "finished variants are not trained again"
+    with pytest.raises(ValueError, match="it has|has: wide"):
+        ablation.ablate(TINY, vae.algorithm, {"wide": {}}, Launch(workdir=tmp_path, ablation="widee"))
+
+
+def test_schedules_count_examples_not_steps():
+    """Twice the batch, half the steps: the same learning rate after the same number of examples."""
+    from genmap_jax.optim import schedule
+
+    cfg = Optim(lr=1.0, warmup=1000, decay=10_000, final=0.1)
+    for examples in (0, 500, 1000, 5000, 10_000, 20_000):
+        assert schedule(cfg, 50)(examples // 50) == pytest.approx(float(schedule(cfg, 100)(examples // 100)), abs=1e-6)
+    assert float(schedule(cfg, 100)(10)) == pytest.approx(1.0) and float(schedule(cfg, 100)(100)) == pytest.approx(0.1)
+
+
+def test_ema_forgets_by_half_in_a_halflife_of_examples():
+    """Closed form: after h examples of a constant target, half of the start is left, for any batch size."""
+    from genmap_jax.algorithm import ema_update
+
+    for batch in (10, 50):
+        ema = {"w": jnp.ones(())}
+        for step in range(1000, 1000 + 500 // batch):
+            ema = ema_update(ema, {"w": jnp.zeros(())}, jnp.int32(step * 50), batch, halflife=500.0)
+        assert float(ema["w"]) == pytest.approx(0.5, abs=1e-5)
+    assert ema_update(None, {"w": 1}, jnp.int32(0), 10, None) is None
+
+
+def test_weight_decay_leaves_vectors_alone():
+    from genmap_jax.optim import optimizer
+
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    tx = optimizer(Optim(lr=0.1, weight_decay=0.5, clip=0.0), 1)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    after = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(after["kernel"], 0.95, rtol=1e-6)
+    np.testing.assert_array_equal(after["bias"], 1.0)
