@@ -236,6 +236,8 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
                 result = examine.result(state, step, seconds)
                 if chief:
                     write_json(workdir / "result.json", result | {"parameters": parameter_count(shapes)})
+        except ValueError as error:  # a lost peer is one too; in the middle of a run it is not the user's input
+            raise RuntimeError(f"{cfg.name}, step {step}: {error}") from error
         except (logs.NonFinite, NonFinite) as error:
             checkpoints.wait()
             good = checkpoints.steps()

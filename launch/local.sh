@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Runs genmap_jax on this machine; Python 3.11 or newer with pip is all it needs. See env.sh for its settings.
+#
+#   bash launch/local.sh                                        the measured map: every family on the same data
+#   bash launch/local.sh experiments/vae_digits.py --seed 1     one experiment; --help lists its flags
+#   bash launch/local.sh ANYTHING ELSE                          the same as: genmap ANYTHING ELSE
+
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+prepare
+tune
+
+# exec: signals (preemption, Ctrl-C) must reach Python itself.
+case "${1-experiments/map.py}" in
+  *.py)
+    script="${1-experiments/map.py}"
+    shift || true
+    [ -e "$script" ] || script="$root/$script" # from any folder
+    exec "$python" "$script" "$@"
+    ;;
+  *) exec "$venv/bin/genmap" "$@" ;;
+esac
