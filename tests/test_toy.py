@@ -29,7 +29,8 @@ def grid(window, n):
 
 
 def draw(p, n):
-    return jax.jit(p.sample, static_argnums=1)(KEY, n)
+    with jax.enable_x64(False):
+        return jax.jit(p.sample, static_argnums=1)(KEY, n)
 
 
 def on_grid(f, x):

@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels [N]
 
-LARGEST = 2**30  # bytes of one archive member: six times CIFAR's largest
+LARGEST = 2**30  # bytes of one file: six times CIFAR's largest
 UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)  # what a damaged .gz or .tar.gz raises
 
 
@@ -117,6 +117,8 @@ def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
             if len(dims) != 1 + len(item) or tuple(dims[1:]) != item or dims[0] == 0:
                 raise ValueError(f"{path}: dimensions {dims}, expected {['N > 0', *item]}")
             size = math.prod(dims)
+            if size > LARGEST:
+                raise ValueError(f"{path}: claims {size} bytes")
             body = f.read(size + 1)  # one more than promised, to notice a longer file without reading all of it
     except UNREADABLE as error:
         raise ValueError(f"{path}: damaged: {error}") from error

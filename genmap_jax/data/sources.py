@@ -103,7 +103,7 @@ def load(
     name: "digits", "glyphs" or "pydoc", prepared at first use; "toy/gaussians8" ...; or a TFDS name, as "mnist" or
         "imagenet_resized/32x32", that `prepare` or TFDS itself prepared as array_record.
     split: a split, or a TFDS slice of one, as "train[:50%]". Where there is no "validation", it is the last tenth of
-        what TFDS calls train, and "train" the first nine ("train[:]" is all of it).
+        what TFDS calls train, and "train" the first nine ("train[:100%]" is all of it).
     shape, levels, length: what the model expects, checked against the dataset. Text needs `length`: its training
         examples are the windows at every offset, those of other splits do not overlap (fewer than `length` bytes at
         the end belong to none). TFDS texts of several examples are joined by newlines.
@@ -132,9 +132,10 @@ def _toy(name: str, split: str) -> Source:
         raise _unknown(name)
     if split not in TOY_SPLITS:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(TOY_SPLITS)}")
-    key = jax.random.key(list(TOY_SPLITS).index(split), impl="threefry2x32")  # whatever the default generator is
     density = toy.DENSITIES[name.removeprefix("toy/")]
-    x = np.asarray(jax.jit(density.sample, static_argnums=1)(key, TOY_SPLITS[split]), np.float32)
+    with jax.enable_x64(False):  # the same numbers whatever the defaults of precision and generator are
+        key = jax.random.key(list(TOY_SPLITS).index(split), impl="threefry2x32")
+        x = np.asarray(jax.jit(density.sample, static_argnums=1)(key, TOY_SPLITS[split]))
     return Source(name, split, len(x), (2,), None, None, lambda indices: {"x": x[indices]})
 
 
@@ -284,7 +285,12 @@ def _examples(builder: Any, name: str, split: str) -> Any:
         part = split
     if re.split(r"[\[+]", split)[0] not in splits:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
-    examples = builder.as_data_source(split=part)
+    try:
+        examples = builder.as_data_source(split=part)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: cannot read {split!r}; a slice looks like 'train[:50%]' or 'test[100:200]'"
+        ) from error
     if len(examples) == 0:
         raise ValueError(f"the split {split!r} of {name} is empty")
     return examples
