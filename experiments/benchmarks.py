@@ -1,0 +1,132 @@
+"""How fast the runner and every family are on this machine. Prints a table, asserts nothing.
+
+    bash launch/local.sh experiments/benchmarks.py                   (about 6 minutes on 2 CPU cores)
+    bash launch/local.sh experiments/benchmarks.py vae_digits --seconds 10
+
+bare: steps per second of a loop over the compiled step with one fixed batch already on the device.
+runner: the same step inside `genmap_jax.train` (new batches, metrics, progress, logging), and its share of bare. The two
+    are measured in turn, bare, runner, bare, runner, ..., and the medians are compared: timings of a shared machine wander.
+first step: wall seconds from starting Python to the end of the first step, with an empty and a filled compilation cache.
+samples: examples per second of the compiled sampler.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from genmap_jax import data, parallel, train
+from genmap_jax.logs import read_metrics
+
+sys.path.insert(0, str(Path(__file__).parent))
+NAMES = importlib.import_module("map").EXPERIMENTS
+ROUNDS = 3
+NEVER = 10**9
+
+
+def bare_loop(cfg, family, seconds: float):
+    """A function that measures the steps per second of the compiled step alone, again at each call."""
+    place = parallel.placement("mesh", 1, cfg.batch_size)
+    algorithm = train.keyed_by_step(family(cfg.model, batch_size=cfg.batch_size))
+    key = jax.random.key(0)
+    state = place.init(algorithm, key)
+    step = place.compile(algorithm, state)
+    batch = place.put(data.batch(train.load(cfg, None)["train"], 0, 0, cfg.batch_size))
+
+    def measure() -> float:
+        nonlocal state
+        state, _ = step(state, batch, key)
+        jax.block_until_ready(state)
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            for _ in range(train.IN_FLIGHT):
+                state, metrics = step(state, batch, key)
+            jax.block_until_ready(metrics)
+            count += train.IN_FLIGHT
+        return count / (time.perf_counter() - began)
+
+    return measure
+
+
+def runner_rate(cfg, family, steps: int) -> float:
+    """Steps per second of the training loop after its first row, which holds the compilation."""
+    cfg = dataclasses.replace(cfg, steps=steps, eval_every=NEVER, sample_every=NEVER, save_every=NEVER, eval_examples=2)
+    with tempfile.TemporaryDirectory() as folder:
+        train.train(cfg, family, train.Launch(workdir=Path(folder), devices=1))
+        rows = read_metrics(Path(folder) / "metrics.jsonl")
+    first, last = rows[0], rows[-1]
+    return (last["step"] - first["step"]) / (last["seconds"] - first["seconds"])
+
+
+def first_step(name: str, cache: Path) -> float:
+    """Seconds from starting Python to the first logged step."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), "--workdir", folder, "--devices", "1"]
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        began = time.perf_counter()
+        job = subprocess.Popen(
+            [*command, "--log-every", "1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        for line in job.stdout:
+            if " step 1/" in line:
+                break
+        seconds = time.perf_counter() - began
+        job.kill()
+        job.communicate()
+    return seconds
+
+
+def sampling_rate(cfg, family) -> float:
+    algorithm = family(cfg.model, batch_size=cfg.batch_size)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    draw = jax.jit(lambda s, k: algorithm.sample(s, k, cfg.samples, None))
+    draw(state, jax.random.key(0)).block_until_ready()
+    times = []
+    for i in range(ROUNDS):
+        began = time.perf_counter()
+        draw(state, jax.random.key(i)).block_until_ready()
+        times.append(time.perf_counter() - began)
+    return cfg.samples / statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=NAMES, help="experiments to measure; default: those of the map")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    args = parser.parse_args()
+    rows = []
+    for name in args.names:
+        cfg = importlib.import_module(name).CONFIG
+        family = sys.modules[type(cfg.model).__module__].algorithm
+        measure = bare_loop(cfg, family, args.seconds)
+        steps = max(3 * cfg.log_every, round(measure() * args.seconds / cfg.log_every) * cfg.log_every)
+        pairs = [(measure(), runner_rate(cfg, family, steps)) for _ in range(ROUNDS)]
+        bare, runner = (statistics.median(values) for values in zip(*pairs, strict=True))
+        with tempfile.TemporaryDirectory() as cache:
+            cold, warm = first_step(name, Path(cache)), first_step(name, Path(cache))
+        share = statistics.median(b / a for a, b in pairs)
+        rows.append((name, bare, bare * cfg.batch_size, runner, share, cold, warm, sampling_rate(cfg, family)))
+    device = jax.devices()[0]
+    print(f"\n{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, float32 unless configured")
+    print("experiment       bare steps/s  examples/s  runner steps/s  share  first step cold  cached  samples/s")
+    for name, bare, examples, runner, share, cold, warm, samples in rows:
+        print(
+            f"{name:16s} {bare:12.1f} {examples:11.0f} {runner:15.1f} {share:6.1%} "
+            f"{cold:14.1f} s {warm:5.1f} s {samples:10.4g}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""An energy-based model of eight Gaussians on the plane, where its density can be checked by quadrature.
+
+Du & Mordatch 2019, https://arxiv.org/abs/1903.08689, with the samplers of Nijkamp et al. 2020,
+https://arxiv.org/abs/1903.12370
+
+    python experiments/ebm_toy.py                        (about N s on 2 CPU cores)
+    python experiments/ebm_toy.py --ablation all --seeds 3
+
+Expect: RESULT_PLACEHOLDER
+The entropy of the data is 1.698 nats, so KL(data || model) = -log-likelihood - 1.698.
+
+Differs from the papers: Langevin dynamics at temperature 1; one chain per place in the batch, restarted with
+probability 20 % (chains do not cross between the modes: restarts are what balances their weights); Fourier features.
+"""
+
+from genmap_jax.approximate import ebm
+from genmap_jax.config import Experiment
+from genmap_jax.optim import Optim
+
+CONFIG = Experiment(
+    name="ebm_toy",
+    data="toy/gaussians8",
+    steps=2000,
+    batch_size=256,
+    model=ebm.Config(
+        shape=(2,),
+        width=128,
+        depth=2,
+        frequencies=2,
+        s=1.5,
+        eps=0.1,
+        chain_steps=20,
+        reinit=0.2,
+        optim=Optim(lr=1e-3, decay=2000 * 256, final=0.01),
+        ema_halflife=50_000,
+    ),
+)
+
+ABLATIONS = {
+    "noise_start": {"model.reinit": 1.0},
+    "never_restart": {"model.reinit": 0.0},
+    "short_chains": {"model.chain_steps": 2},
+    "no_frequencies": {"model.frequencies": 0},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.train import main
+
+    main(CONFIG, ebm.algorithm, ABLATIONS)

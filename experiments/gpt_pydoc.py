@@ -1,0 +1,47 @@
+"""A character-level (byte-level) GPT on the Python language reference. Radford et al. 2019 (GPT-2),
+https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+
+    python experiments/gpt_pydoc.py                      (about N s on 2 CPU cores)
+    python experiments/gpt_pydoc.py --ablation all --seeds 3
+
+Expect: RESULT_PLACEHOLDER
+Bits per dimension are bits per byte, exact, each window of 64 bytes read without what comes before it. They compare
+within one Python version only: its reference is the data.
+
+Differs from the paper: bytes instead of BPE tokens, 0.8 M parameters instead of 124 M and more, no dropout. Width,
+depth and most of the optimizer's settings are those of nanoGPT's recipe for a laptop CPU; the learning rate is higher.
+"""
+
+from genmap_jax.config import Experiment
+from genmap_jax.optim import Optim
+from genmap_jax.tractable import gpt
+
+STEPS, BATCH = 2000, 8
+
+CONFIG = Experiment(
+    name="gpt_pydoc",
+    data="pydoc",
+    steps=STEPS,
+    batch_size=BATCH,
+    samples=16,
+    model=gpt.Config(
+        vocab=256,
+        length=64,
+        layers=4,
+        heads=4,
+        width=128,
+        optim=Optim(lr=3e-3, b2=0.99, weight_decay=0.1, warmup=100 * BATCH, decay=STEPS * BATCH, final=0.1),
+    ),
+)
+
+ABLATIONS = {
+    "one_layer": {"model.layers": 1},
+    "one_head": {"model.heads": 1},
+    "width_64": {"model.width": 64},
+    "constant_lr": {"model.optim.decay": 0},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.train import main
+
+    main(CONFIG, gpt.algorithm, ABLATIONS)

@@ -1,0 +1,129 @@
+"""Persistent contrastive divergence: maximum likelihood for p(x) = exp(-E(x)) / Z without knowing Z.
+
+The gradient of -log p is  E_data[grad E] - E_p[grad E]  (Hinton 2002, https://doi.org/10.1162/089976602760128018).
+The second mean is taken over chains that go on from update to update (Tieleman 2008,
+https://doi.org/10.1145/1390156.1390290), kept in a replay buffer and restarted now and then (Du & Mordatch 2019,
+https://arxiv.org/abs/1903.08689).
+
+Differs from the paper: the buffer is [B, slots, ...]; place i of the batch draws from its own `slots` chains, not from
+one common pool. A chain's law is the same, and the buffer splits over devices with the batch, without communication.
+"""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from genmap_jax import parallel
+from genmap_jax.algorithm import Batch, Key, Metrics, Params, batch_size, ema_update, player
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class State:
+    """What persistent contrastive divergence can lose on a resume. Not `algorithm.State`: it owns chains."""
+
+    step: Array  # int32, updates done
+    params: Params
+    opt_state: optax.OptState
+    ema: Params | None
+    buffer: Array  # [B, slots, ...], the chains
+
+    @property
+    def averaged(self) -> Params:
+        """The parameters to sample and to evaluate with."""
+        return self.params if self.ema is None else self.ema
+
+
+def init_state(params: Params, tx: optax.GradientTransformation, buffer: Array, ema_halflife: float | None) -> State:
+    """`buffer`: [B, slots, ...], draws from the law the chains restart from."""
+    ema = None if ema_halflife is None else jax.tree.map(jnp.copy, params)  # own buffers: the step donates both
+    return State(jnp.zeros((), jnp.int32), params, tx.init(params), ema, buffer)
+
+
+def spec(state: State) -> State:
+    """Each device keeps the chains of its part of the batch."""
+    return State(step=P(), params=P(), opt_state=P(), ema=P(), buffer=P(parallel.AXIS))
+
+
+def terms(e_data: Array, e_model: Array, alpha: float = 0.0) -> dict[str, Array]:
+    """Per-example terms [B] whose gradient, samples held fixed, is that of -log p; nats.
+
+    alpha: weight of the squared energies (Du & Mordatch 2019), which pins the constant that E leaves free and bounds
+        its growth, at the price of a bias.
+    """
+    gap = e_data - e_model
+    loss = gap + alpha * (e_data**2 + e_model**2)
+    return {"loss": loss, "energy_data": e_data, "energy_model": e_model, "energy_gap": gap}
+
+
+def draw(buffer: Array, fresh: Array, keys: Array, reinit: float) -> tuple[Array, Array]:
+    """Where the chains of this update start: (x [B, ...], slots [B]).
+
+    Each place takes a uniformly chosen slot of its own, or with probability `reinit` its draw from `fresh` [B, ...]
+    (which will take over the slot).
+    """
+
+    def one(key, own, new):
+        which, restart = jax.random.split(key)
+        slot = jax.random.randint(which, (), 0, own.shape[0])
+        return jnp.where(jax.random.bernoulli(restart, reinit), new, own[slot]), slot
+
+    return jax.vmap(one)(keys, buffer, fresh)
+
+
+def write(buffer: Array, x: Array, slots: Array) -> Array:
+    """The buffer with the ends x [B, ...] of the chains put back where `draw` found their starts."""
+    return jax.vmap(lambda own, x, slot: own.at[slot].set(x))(buffer, x, slots)
+
+
+def persistent(
+    energy: Callable[[Params, Array], Array],
+    observe: Callable[[Batch, Array], Array],
+    restart: Callable[[Array], Array],
+    chain: Callable[[Callable[[Array], Array], Array, Array], Array],
+    tx: optax.GradientTransformation,
+    *,
+    reinit: float,
+    alpha: float = 0.0,
+    ema_halflife: float | None = None,
+    axis_name: str | None = None,
+) -> Callable[[State, Batch, Key], tuple[State, Metrics]]:
+    """The train step.
+
+    energy: (params, x [B, ...]) -> [B].
+    observe: (batch, keys [B]) -> x [B, ...], the data as real numbers.
+    restart: keys [B] -> x [B, ...], where fresh chains start.
+    chain: (x -> energies, x, keys [B]) -> x, the Markov chain of one update.
+    """
+
+    def step(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
+        size = batch_size(batch)
+        keys = parallel.example_keys(key, size, axis_name)
+        keys_data, keys_slot, keys_fresh, keys_chain = jax.vmap(lambda k: jax.random.split(k, 4), out_axes=1)(keys)
+
+        # 1. Positive examples.
+        x_data = observe(batch, keys_data)
+
+        # 2. Negative examples: continue persistent chains under the present energy.
+        x, slots = draw(state.buffer, restart(keys_fresh), keys_slot, reinit)
+        x_model = chain(lambda x: energy(state.params, x), x, keys_chain)
+
+        # 3. One step down the difference of mean energies; the samples are constants in it.
+        def loss(params):
+            per_example = terms(energy(params, x_data), energy(params, x_model), alpha)
+            means = {name: term.mean() for name, term in per_example.items()}
+            return means.pop("loss"), means
+
+        params, opt_state, value, metrics = player(loss, state.params, state.opt_state, tx, axis_name)
+        ema = ema_update(state.ema, params, state.step, parallel.total(size, axis_name), ema_halflife)
+
+        # 4. The chains go back to their slots.
+        buffer = write(state.buffer, x_model, slots)
+        return State(state.step + 1, params, opt_state, ema, buffer), {"loss": value, **metrics}
+
+    return step

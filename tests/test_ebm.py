@@ -1,0 +1,205 @@
+"""The energy-based model: exact chains, an exact partition function, the gradient of the likelihood, a density."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genmap_jax import parallel
+from genmap_jax.approximate import ebm
+from genmap_jax.data import toy
+from genmap_jax.objectives import contrastive_divergence as cd
+from genmap_jax.optim import Optim
+from genmap_jax.samplers import langevin
+from genmap_jax.samplers.annealed_importance import annealed_importance
+
+# ---- chains ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eps", [0.3, 0.5])
+def test_stationary_variance_on_a_standard_normal(eps):
+    """ULA has variance 1 / (1 - eps^2 / 4), MALA 1, both to 1 % (four standard errors): started far from either."""
+    chains, dims, steps = 20_000, 16, round(14 / eps**2)
+    energy = lambda x: 0.5 * jnp.sum(x**2, axis=1)  # noqa: E731
+    keys = parallel.example_keys(jax.random.key(0), chains)
+    x = 1.5 * jax.random.normal(jax.random.key(1), (chains, dims))
+    unadjusted = jax.jit(lambda x: langevin.ula(energy, x, keys, eps, steps))(x)
+    adjusted, accepted = jax.jit(lambda x: langevin.mala(energy, x, keys, eps, steps))(x)
+    assert abs(unadjusted.var() * (1 - eps**2 / 4) - 1) < 0.01
+    assert abs(adjusted.var() - 1) < 0.01
+    assert 0.5 < accepted.mean() < 0.999
+
+
+def test_acceptance_is_the_metropolis_hastings_ratio():
+    """log_acceptance = log p(x') q(x|x') / p(x) q(x'|x), written with normal densities, for a non-linear energy."""
+    eps, (x, x_new) = 0.7, jax.random.normal(jax.random.key(0), (2, 5, 3))
+    energy = lambda x: jnp.sum(x**4 - jnp.sin(3 * x), axis=1)  # noqa: E731
+    here, there = ((x, *langevin.value_and_grad(energy)(x)) for x in (x, x_new))
+
+    def log_q(to, x):
+        mean = x - eps**2 / 2 * (4 * x**3 - 3 * jnp.cos(3 * x))
+        return jnp.sum(jax.scipy.stats.norm.logpdf(to, mean, eps), axis=1)
+
+    expected = energy(x) - energy(x_new) + log_q(x, x_new) - log_q(x_new, x)
+    np.testing.assert_allclose(langevin.log_acceptance(here, there, eps), expected, rtol=1e-4, atol=1e-3)
+
+
+# ---- partition function ----------------------------------------------------------------------------------------------
+
+
+def quadratic(a: float, b: float, mu: float, s: float, dims: int):
+    """f(x) = a |x - b|^2 / 2, and the exact log-integral of exp(-|x - mu|^2 / (2 s^2) - f(x))."""
+    f = lambda x: 0.5 * a * jnp.sum((x - b) ** 2, axis=1)  # noqa: E731
+    precision, spread = a + 1 / s**2, a * (mu - b) ** 2 / (1 + a * s**2)
+    return f, 0.5 * dims * (np.log(2 * np.pi / precision) - spread)
+
+
+def test_annealed_importance_on_a_gaussian():
+    """log Z within 0.02 and within four of its own standard errors; the weights are nearly even."""
+    f, exact = quadratic(a=3.0, b=1.0, mu=-0.5, s=1.5, dims=5)
+    z = annealed_importance(f, jax.random.key(0), (5,), mu=-0.5, s=1.5, chains=2000, temperatures=400)
+    assert abs(z.log_z - exact) < min(0.02, 4 * z.stderr)
+    assert 1000 < z.ess <= 2000
+
+
+def test_annealed_importance_needs_exact_moves():
+    """A double well with two separate modes, against quadrature: within 0.015."""
+    s = 1.5
+    well = lambda x: 3 * (x[:, 0] ** 2 - 1) ** 2 + 0.5 * (x[:, 1] - x[:, 0]) ** 2  # noqa: E731
+    f = lambda x: well(x) - jnp.sum(x**2, axis=1) / (2 * s**2)  # noqa: E731
+    points, area = grid(-6, 6, 601)
+    exact = np.log(np.sum(np.exp(-np.asarray(well(points), np.float64))) * area)
+    z = annealed_importance(f, jax.random.key(0), (2,), s=s, chains=4000, temperatures=400)
+    assert abs(z.log_z - exact) < min(0.015, 4 * z.stderr)
+
+
+def test_annealed_importance_errs_on_the_low_side():
+    """With few temperatures log Z is a stochastic lower bound, and Z itself stays unbiased: 400 runs."""
+    f, exact = quadratic(a=3.0, b=1.0, mu=0.0, s=1.0, dims=2)
+    run = lambda key: annealed_importance(f, key, (2,), chains=8, temperatures=6)  # noqa: E731
+    log_z = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 400)).log_z, np.float64) - exact
+    assert log_z.mean() < -4 * log_z.std() / 20
+    assert abs(np.exp(log_z).mean() - 1) < 4 * np.exp(log_z).std() / 20
+
+
+# ---- learning --------------------------------------------------------------------------------------------------------
+
+
+def test_replay_buffer():
+    """Starts are slots of the same place or fresh draws, at the stated rate; ends go where starts came from."""
+    places, slots, reinit = 4000, 5, 0.05
+    buffer = jnp.arange(places * slots, dtype=jnp.float32).reshape(places, slots, 1)
+    fresh = jnp.full((places, 1), -1.0)
+    keys = parallel.example_keys(jax.random.key(0), places)
+    x, which = cd.draw(buffer, fresh, keys, reinit)
+    restarted = np.asarray(x[:, 0] == -1)
+    assert abs(restarted.mean() - reinit) < 4 * np.sqrt(reinit * (1 - reinit) / places)
+    np.testing.assert_array_equal(x[~restarted, 0], (np.arange(places) * slots + which)[~restarted])
+    assert np.all(abs(np.bincount(which, minlength=slots) - places / slots) < 4 * np.sqrt(places * 0.2 * 0.8))
+
+    written = cd.write(buffer, x + 0.5, which)
+    hit = np.arange(slots)[None] == np.asarray(which)[:, None]
+    np.testing.assert_array_equal(written[hit], x + 0.5)
+    np.testing.assert_array_equal(written[~hit], buffer[~hit])
+
+
+def test_update_is_the_difference_of_mean_energy_gradients():
+    """SGD moves by -lr (grad mean E(data) - grad mean E(chains)): the chains, read from the buffer, are constants."""
+    size, lr = 32, 0.1
+    cfg = ebm.Config(shape=(2,), width=8, depth=2, eps=0.5, chain_steps=5, optim=Optim("sgd", lr, clip=0.0))
+    algorithm = ebm.algorithm(cfg, batch_size=size)
+    x = jax.random.normal(jax.random.key(1), (size, 2))
+    state = algorithm.init(jax.random.key(0))
+    state = state.replace(params=jax.tree.map(lambda p: p + 0.5, state.params))  # the last layer starts at zero
+    after, metrics = jax.jit(algorithm.step)(state, {"x": x}, jax.random.key(2))
+
+    mean_energy = lambda params, x: ebm.energy(cfg, params, x).mean()  # noqa: E731
+    data, model = (jax.grad(mean_energy)(state.params, x) for x in (x, after.buffer[:, 0]))
+    expected = jax.tree.map(lambda p, d, m: p - lr * (d - m), state.params, data, model)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, expected)
+    gap = mean_energy(state.params, x) - mean_energy(state.params, after.buffer[:, 0])
+    np.testing.assert_allclose(metrics["energy_gap"], gap, rtol=1e-5)
+
+
+def test_untrained_model_is_the_reference_in_nats_of_the_integers():
+    """Before training: log-density of N(mu, s^2) without error, and probabilities of integers that sum to 1."""
+    cfg = ebm.Config(shape=(3,), width=4, depth=1, mu=0.3, s=0.8, ais_chains=8, ais_temperatures=3)
+    algorithm = ebm.algorithm(cfg, batch_size=1)
+    x = jax.random.normal(jax.random.key(0), (7, 3))
+    value = algorithm.log_prob(algorithm.init(jax.random.key(1)), {"x": x}, jax.random.key(2))
+    np.testing.assert_allclose(value.nats, jax.scipy.stats.norm.logpdf(x, 0.3, 0.8).sum(1), atol=1e-4)
+    np.testing.assert_allclose(value.stderr, 0, atol=1e-5)
+
+    algorithm = ebm.algorithm(dataclasses.replace(cfg, shape=(1, 1, 1), levels=5, mu=0.1, s=0.2), batch_size=1)
+    integers = jnp.tile(jnp.arange(5, dtype=jnp.uint8), 20_000).reshape(-1, 1, 1, 1)
+    value = algorithm.log_prob(algorithm.init(jax.random.key(1)), {"image": integers}, jax.random.key(2))
+    assert abs(5 * np.exp(value.nats).mean() - 1) < 0.02  # its standard error is 0.004
+
+
+def test_density_of_eight_gaussians():
+    """Trained by our step, two seeds: KL(data || model) <= 0.1 by quadrature; all modes sampled; AIS = quadrature."""
+    size, steps = 256, 1500
+    cfg = ebm.Config(
+        shape=(2,),
+        width=64,
+        depth=2,
+        frequencies=2,
+        s=1.5,
+        reinit=0.2,
+        sample_steps=500,
+        ais_temperatures=500,
+        optim=Optim(lr=1.5e-3, decay=size * steps, final=0.01),
+        ema_halflife=100 * size,
+    )
+    algorithm = ebm.algorithm(cfg, batch_size=size)
+    density = toy.DENSITIES["gaussians8"]
+
+    def update(state, key):
+        key_data, key_step = jax.random.split(key)
+        return algorithm.step(state, {"x": density.sample(key_data, size)}, key_step)[0]
+
+    update = jax.jit(jax.vmap(update), donate_argnums=0)
+    states = jax.jit(jax.vmap(algorithm.init))(jax.random.split(jax.random.key(0), 2))
+    for i in range(steps):
+        states = update(states, jax.random.split(jax.random.fold_in(jax.random.key(1), i), 2))
+
+    points, area = grid(-5, 5, 401)
+    log_p = np.asarray(density.log_prob(points), np.float64)
+    centres = 2 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1)
+    for seed in range(2):
+        state = jax.tree.map(lambda leaf: leaf[seed], states)  # noqa: B023
+        log_q = -np.asarray(ebm.energy(cfg, state.averaged, points), np.float64)
+        log_z = np.log(np.sum(np.exp(log_q)) * area)
+        kl = np.sum(np.exp(log_p) * (log_p - log_q + log_z)) * area
+        assert -1e-3 < kl <= 0.1
+
+        z = jax.jit(lambda s: ebm.log_partition(cfg, s.averaged, jax.random.key(2)))(state)
+        assert abs(z.log_z - log_z) < 0.01 + 4 * z.stderr
+        value = jax.jit(algorithm.log_prob)(state, {"x": points[::97]}, jax.random.key(3))
+        np.testing.assert_allclose(value.nats, log_q[::97] - log_z, atol=0.01 + 4 * float(value.stderr[0]))
+
+        x = np.asarray(jax.jit(algorithm.sample, static_argnums=2)(state, jax.random.key(4), 2000))
+        distance = ((x[:, None] - centres[None]) ** 2).sum(-1)
+        share = np.bincount(distance.argmin(1), minlength=8) / len(x)
+        assert np.all(abs(share - 1 / 8) < 0.05)
+        assert abs(np.sqrt(distance.min(1).mean() / 2) - 0.2) < 0.05
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes", [{"shape": (2, 3)}, {"network": "conv", "shape": (9, 8, 1)}, {"eps": 0.0}, {"reinit": 1.5}, {"slots": 0}]
+)
+def test_bad_configurations_are_named(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        ebm.algorithm(ebm.Config(**changes), batch_size=4)
+
+
+def grid(low: float, high: float, n: int):
+    """A square grid: points [n^2, 2] and the area of a cell."""
+    side = np.linspace(low, high, n)
+    points = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
+    return jnp.asarray(points, jnp.float32), (side[1] - side[0]) ** 2
