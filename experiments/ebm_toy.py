@@ -9,8 +9,9 @@ https://arxiv.org/abs/1903.12370
 Expect: RESULT_PLACEHOLDER
 The entropy of the data is 1.698 nats, so KL(data || model) = -log-likelihood - 1.698.
 
-Differs from the papers: Langevin dynamics at temperature 1; one chain per place in the batch, restarted with
-probability 20 % (chains do not cross between the modes: restarts are what balances their weights); Fourier features.
+Most of what is left is in the weights of the modes: chains cross between them only while the model is still smooth.
+
+Differs from the papers: Langevin dynamics at temperature 1, one chain per place in the batch, Fourier features.
 """
 
 from genmap_jax.approximate import ebm
@@ -20,7 +21,7 @@ from genmap_jax.optim import Optim
 CONFIG = Experiment(
     name="ebm_toy",
     data="toy/gaussians8",
-    steps=2000,
+    steps=2100,
     batch_size=256,
     model=ebm.Config(
         shape=(2,),
@@ -28,10 +29,10 @@ CONFIG = Experiment(
         depth=2,
         frequencies=2,
         s=1.5,
-        eps=0.1,
+        eps=0.12,
         chain_steps=20,
-        reinit=0.2,
-        optim=Optim(lr=1e-3, decay=2000 * 256, final=0.01),
+        reinit=0.05,
+        optim=Optim(lr=1e-3, decay=2100 * 256, final=0.01),
         ema_halflife=50_000,
     ),
 )

@@ -10,6 +10,7 @@ SIGTERM after saving (run the same command again), 130 interrupted by Ctrl-C aft
 
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform as host
@@ -145,7 +146,7 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
     Raises ValueError for a bad config, dataset or flag, before compilation; NonFinite naming step and metric.
     """
     cfg = experiment
-    check(cfg)
+    check(cfg, launch)
     local_devices = launch.devices if jax.process_count() == 1 else None
     place = parallel.placement(launch.parallel, local_devices, cfg.batch_size, launch.fsdp)
     algorithm = keyed_by_step(family(cfg.model, batch_size=cfg.batch_size, axis_name=place.axis_name))
@@ -258,8 +259,10 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
     return code
 
 
-def check(cfg: Experiment) -> None:
-    """Raises ValueError naming a count that is not positive."""
+def check(cfg: Experiment, launch: Launch) -> None:
+    """Raises ValueError naming a count that is not positive, or a logger that is not installed."""
+    if launch.wandb and importlib.util.find_spec("wandb") is None:
+        raise ValueError("--wandb: Weights & Biases is not installed here; pip install wandb")
     for name in ("steps", "batch_size", "log_every", "eval_every", "sample_every", "save_every", "keep", "samples"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}={getattr(cfg, name)} must be at least 1 (to leave something out, give a large number)")

@@ -90,6 +90,23 @@ def test_log_prob_is_per_example(trained):
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
+def test_seeds_vmap(family):
+    """Init, step, likelihood and samples of several seeds trace as one program, as ablations run them."""
+    case = families.FAMILIES[family]
+    algorithm = case.build()
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    state = jax.eval_shape(jax.vmap(algorithm.init), keys)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), case.batch())
+    after, metrics = jax.eval_shape(jax.vmap(algorithm.step), state, batch, keys)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+    assert all(value.shape == (2,) for value in metrics.values())
+    samples = jax.eval_shape(jax.vmap(lambda s, k: algorithm.sample(s, k, 3, None)), state, keys)
+    assert samples.shape[:2] == (2, 3)
+    if algorithm.log_prob is not None:
+        assert jax.eval_shape(jax.vmap(algorithm.log_prob), state, batch, keys).nats.shape == (2, families.BATCH)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
 def test_batch_size_of_the_config_is_what_the_step_takes(family):
     case = families.FAMILIES[family]
     algorithm = case.build()

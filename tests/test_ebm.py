@@ -140,18 +140,20 @@ def test_untrained_model_is_the_reference_in_nats_of_the_integers():
 
 def test_density_of_eight_gaussians():
     """Trained by our step, two seeds: KL(data || model) <= 0.1 by quadrature; all modes sampled; AIS = quadrature."""
-    size, steps = 256, 1500
+    size, steps = 256, 2100
     cfg = ebm.Config(
         shape=(2,),
-        width=64,
+        width=128,
         depth=2,
         frequencies=2,
         s=1.5,
-        reinit=0.2,
+        eps=0.12,
+        chain_steps=20,
+        reinit=0.05,
         sample_steps=500,
         ais_temperatures=500,
-        optim=Optim(lr=1.5e-3, decay=size * steps, final=0.01),
-        ema_halflife=100 * size,
+        optim=Optim(lr=1e-3, decay=size * steps, final=0.01),
+        ema_halflife=200 * size,
     )
     algorithm = ebm.algorithm(cfg, batch_size=size)
     density = toy.DENSITIES["gaussians8"]

@@ -222,8 +222,7 @@ def test_hutchinson_is_an_unbiased_mean_over_probes():
     np.testing.assert_allclose(jnp.sqrt((stderr**2).mean()), sixteen.std(), rtol=0.2)
 
 
-@pytest.mark.parametrize("sde", ["vp", "subvp", "ve"])
-@pytest.mark.parametrize("shape", [(2, 1, 1), (2,)])
+@pytest.mark.parametrize("sde, shape", [("vp", (2, 1, 1)), ("subvp", (2,)), ("ve", (2,))])
 def test_untrained_model_is_the_standard_normal(sde, shape):
     """The network starts at zero, so eps_hat is that of N(0, I): log_prob in closed form, in units of the batch."""
     levels = 64

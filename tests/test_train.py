@@ -173,6 +173,7 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
         ({"model.levels": 256}, "levels"),
         ({"steps": 0}, "steps"),
         ({"save_every": 0}, "save_every"),
+        ({"model.optim.decay": 10, "model.optim.warmup": 20}, "optim.decay=10"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_written(changes, words, tmp_path):

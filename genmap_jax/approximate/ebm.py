@@ -59,8 +59,8 @@ class Config:
     chain_steps: int = 20
     """Langevin steps per update."""
     noise: float = 0.0
-    """Standard deviation of Gaussian noise on the data in training (Du & Mordatch 2019): the model is of noised data, less
-    steep, so that longer Langevin steps follow it. Evaluation sees the data without it."""
+    """Standard deviation of Gaussian noise on the data in training (Du & Mordatch 2019): the model is of noised data,
+    less steep, so that longer Langevin steps follow it. Evaluation sees the data without it."""
     slots: int = 1
     """Persistent chains per place in the batch. More are more diverse, but each is continued less often."""
     reinit: float = 0.05
