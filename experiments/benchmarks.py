@@ -3,10 +3,10 @@
     bash launch/local.sh experiments/benchmarks.py                   (about 6 minutes on 2 CPU cores)
     bash launch/local.sh experiments/benchmarks.py vae_digits --seconds 10
 
-bare: steps per second of a loop over the compiled step with one fixed batch already on the device.
-runner: the same step inside `genmap_jax.train` (new batches, metrics, progress, logging), and its share of bare. The two
-    are measured in turn, bare, runner, bare, runner, ..., and the medians are compared: timings of a shared machine wander.
-first step: wall seconds from starting Python to the end of the first step, with an empty and a filled compilation cache.
+bare: steps per second of a loop over the compiled step, with one fixed batch that is already on the device.
+runner: the same step inside `genmap_jax.train` (new batches, metrics, progress, logging), and its share of bare. The
+    two are measured in turn and the medians are compared: timings of a shared machine wander.
+first step: wall seconds from starting Python to the end of the first step, compilation cache empty and filled.
 samples: examples per second of the compiled sampler.
 """
 
@@ -77,7 +77,11 @@ def first_step(name: str, cache: Path) -> float:
         }
         began = time.perf_counter()
         job = subprocess.Popen(
-            [*command, "--log-every", "1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [*command, "--log-every", "1"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         for line in job.stdout:
             if " step 1/" in line:
@@ -119,7 +123,9 @@ def main() -> None:
         share = statistics.median(b / a for a, b in pairs)
         rows.append((name, bare, bare * cfg.batch_size, runner, share, cold, warm, sampling_rate(cfg, family)))
     device = jax.devices()[0]
-    print(f"\n{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, float32 unless configured")
+    print(
+        f"\n{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__} "
+    )
     print("experiment       bare steps/s  examples/s  runner steps/s  share  first step cold  cached  samples/s")
     for name, bare, examples, runner, share, cold, warm, samples in rows:
         print(

@@ -7,8 +7,8 @@ Expect: RESULT_PLACEHOLDER
 Bits per dimension are an estimate: log Z comes from annealed importance sampling, which errs on the low side, so the
 bits do too. Samples are Langevin chains of 2,000 steps from noise.
 
-Differs from the paper: Langevin dynamics at temperature 1 (Nijkamp et al. 2020, https://arxiv.org/abs/1903.12370), so
-the samples follow the trained energy; a fully connected network with Fourier features; one chain per place in the batch.
+Differs from the paper: Langevin dynamics at temperature 1 (Nijkamp et al. 2020, https://arxiv.org/abs/1903.12370),
+so the samples follow the trained energy; fully connected, with Fourier features; one chain per place in the batch.
 """
 
 from genmap_jax.approximate import ebm

@@ -3,7 +3,7 @@
     python experiments/map.py                      (about 10 minutes on 2 CPU cores)
     python experiments/map.py --workdir DIR --steps 200     any flag of the experiments is passed on
 
-Each experiment is a run of its own below the working directory. Stopped and started again, the job goes on where it was.
+Each experiment is a run of its own below the working directory. Stopped and started again, the job goes on.
 """
 
 import argparse

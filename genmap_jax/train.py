@@ -265,7 +265,9 @@ def check(cfg: Experiment, launch: Launch) -> None:
         raise ValueError("--wandb: Weights & Biases is not installed here; pip install wandb")
     for name in ("steps", "batch_size", "log_every", "eval_every", "sample_every", "save_every", "keep", "samples"):
         if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)} must be at least 1 (to leave something out, give a large number)")
+            raise ValueError(
+                f"{name}={getattr(cfg, name)} must be at least 1 (to leave something out, give a large number)"
+            )
 
 
 def keyed_by_step(algorithm: Algorithm) -> Algorithm:

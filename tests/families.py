@@ -46,7 +46,9 @@ FAMILIES = {
         vae.Config(**IMAGE, latent=3, hidden=(16,), importance_samples=4, ema_halflife=50.0),
         "lower_bound",
     ),
-    "vae_vectors": Case(vae.algorithm, vae.Config(shape=(3,), latent=2, hidden=(8,), importance_samples=4), "lower_bound"),
+    "vae_vectors": Case(
+        vae.algorithm, vae.Config(shape=(3,), latent=2, hidden=(8,), importance_samples=4), "lower_bound"
+    ),
     "ebm": Case(ebm.algorithm, ebm.Config(**IMAGE, **EBM, ema_halflife=50.0), "estimate"),
     "ebm_vectors": Case(ebm.algorithm, ebm.Config(shape=(3,), **EBM), "estimate"),
     "score": Case(score.algorithm, score.Config(**IMAGE, **SCORE, ema_halflife=50.0), "estimate"),

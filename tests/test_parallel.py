@@ -130,7 +130,11 @@ def run_processes(processes: int, devices: int, kind: str) -> dict:
     command = ["timeout", "-s", "KILL", "240", sys.executable, "-c", WORKER, str(processes), str(devices)]
     jobs = [
         subprocess.Popen(
-            [*command, str(rank), str(port), kind], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, str(rank), str(port), kind],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(processes)
     ]

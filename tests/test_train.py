@@ -77,7 +77,9 @@ def test_a_longer_run_continues_bit_exactly(tmp_path):
     run(tmp_path / "parts", dataclasses.replace(TINY, steps=8))
     run(tmp_path / "parts")
     for a, b in zip(
-        jax.tree.leaves(final_state(tmp_path / "whole", 12)), jax.tree.leaves(final_state(tmp_path / "parts", 12)), strict=True
+        jax.tree.leaves(final_state(tmp_path / "whole", 12)),
+        jax.tree.leaves(final_state(tmp_path / "parts", 12)),
+        strict=True,
     ):
         np.testing.assert_array_equal(a, b)
     pick = lambda r: {k: r[k] for k in ("step", "loss", "kl", "recon", "examples")}  # noqa: E731
@@ -94,7 +96,16 @@ def test_metrics_ahead_of_the_checkpoint_are_dropped_on_resume(tmp_path):
 
 def start(workdir: Path, *flags: str) -> subprocess.Popen:
     """A real experiment in a process of its own."""
-    command = [sys.executable, "experiments/vae_digits.py", "--workdir", str(workdir), "--platform", "cpu", "--log-every", "5"]
+    command = [
+        sys.executable,
+        "experiments/vae_digits.py",
+        "--workdir",
+        str(workdir),
+        "--platform",
+        "cpu",
+        "--log-every",
+        "5",
+    ]
     common = ["--save-every", "20", "--eval-every", "100000", "--sample-every", "100000", "--no-tensorboard"]
     return subprocess.Popen(
         [*command, *common, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -113,7 +124,7 @@ def wait_for_checkpoint(job: subprocess.Popen, workdir: Path, seconds: float = 1
 
 
 def test_sigterm_saves_and_kill_resumes(tmp_path):
-    """SIGTERM: exit 75 with the very step saved. kill -9: back to the last save. Then the end equals an unbroken run."""
+    """SIGTERM: exit 75, this very step saved. kill -9: back to the last save. The end equals an unbroken run."""
     job = start(tmp_path / "broken", "--steps", "1000000")
     wait_for_checkpoint(job, tmp_path / "broken")
     job.send_signal(signal.SIGTERM)
@@ -194,7 +205,9 @@ def test_a_vmapped_seed_is_the_run_of_that_seed(tmp_path):
 
 def test_ablation_table_has_errors_and_paired_differences(tmp_path, capsys):
     launch = Launch(workdir=tmp_path, ablation="all", seeds=3)
-    results = ablation.ablate(dataclasses.replace(TINY, steps=3), vae.algorithm, {"wide": {"model.hidden": (32,)}}, launch)
+    results = ablation.ablate(
+        dataclasses.replace(TINY, steps=3), vae.algorithm, {"wide": {"model.hidden": (32,)}}, launch
+    )
     text = capsys.readouterr().out
     a, b = (np.array(results[name]["bits_per_dim"]) for name in ("baseline", "wide"))
     assert len(a) == 3 and len(set(a)) == 3

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from finished run folders: a table row, samples and curves for each. Readable offline."""
+"""One self-contained HTML page from finished run folders: a table row, samples and curves for each."""
 
 import base64
 import html
@@ -17,7 +17,7 @@ CONTINENTS = {
 
 
 def write_page(folders: list[Path], path: Path) -> Path:
-    """Write the page for run folders that have a result.json, in the given order; folders without one are named on it."""
+    """Write the page for run folders that have a result.json, in order; those without one are named on it."""
     import jinja2
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("genmap_jax.report", "."), autoescape=True)
