@@ -123,9 +123,7 @@ def main() -> None:
         share = statistics.median(b / a for a, b in pairs)
         rows.append((name, bare, bare * cfg.batch_size, runner, share, cold, warm, sampling_rate(cfg, family)))
     device = jax.devices()[0]
-    print(
-        f"\n{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__} "
-    )
+    print(f"\n{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__} ")
     print("experiment       bare steps/s  examples/s  runner steps/s  share  first step cold  cached  samples/s")
     for name, bare, examples, runner, share, cold, warm, samples in rows:
         print(

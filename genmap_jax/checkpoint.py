@@ -20,6 +20,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from genmap_jax.logs import NonFinite
+
 log = logging.getLogger(__name__)
 
 
@@ -29,10 +31,6 @@ class Damaged(RuntimeError):
 
 class OtherState(ValueError):
     """A checkpoint is sound but holds another state than the one asked for."""
-
-
-class NonFinite(RuntimeError):
-    """A state with NaN or infinity was about to be saved."""
 
 
 class Checkpoints:

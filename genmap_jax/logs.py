@@ -10,7 +10,7 @@ import tqdm
 
 
 class NonFinite(RuntimeError):
-    """A metric became NaN or infinite."""
+    """A metric or the state became NaN or infinite."""
 
 
 class Metrics:

@@ -29,10 +29,10 @@ from jax.experimental import multihost_utils
 from genmap_jax import config as configs
 from genmap_jax import data, logs, parallel
 from genmap_jax.algorithm import Algorithm
-from genmap_jax.checkpoint import Checkpoints, Damaged, NonFinite
+from genmap_jax.checkpoint import Checkpoints, Damaged
 from genmap_jax.config import Experiment
 from genmap_jax.evaluate.examine import Examiner
-from genmap_jax.preemption import INTERRUPTED, PREEMPTED, Preemption
+from genmap_jax.preemption import PREEMPTED, Preemption
 from genmap_jax.report import pictures
 
 FINISHED, BAD_INPUT, NON_FINITE = 0, 2, 3
@@ -85,7 +85,7 @@ def main(experiment: Experiment, family: Family, ablations: dict[str, dict[str, 
     args = tyro.cli(command, description=description)
     try:
         sys.exit(run(args.experiment, family, ablations or {}, args.launch))
-    except (logs.NonFinite, NonFinite) as error:
+    except logs.NonFinite as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(NON_FINITE)
     except (ValueError, FileNotFoundError, Damaged) as error:
@@ -239,10 +239,10 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
                     write_json(workdir / "result.json", result | {"parameters": parameter_count(shapes)})
         except ValueError as error:  # a lost peer is one too; in the middle of a run it is not the user's input
             raise RuntimeError(f"{cfg.name}, step {step}: {error}") from error
-        except (logs.NonFinite, NonFinite) as error:
+        except logs.NonFinite as error:
             checkpoints.wait()
             good = checkpoints.steps()
-            raise type(error)(
+            raise logs.NonFinite(
                 f"{error}. Last good checkpoint: {f'step {good[0]}' if good else 'none'} in {checkpoints.folder}. "
                 "Usual causes: too high a learning rate, no gradient clipping."
             ) from error
@@ -250,12 +250,11 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
             checkpoints.close()
             if writer:
                 writer.close()
-    if code == PREEMPTED:
-        _say(f"{cfg.name}: preempted, saved step {step}. Run the same command again to go on. {workdir}")
-    elif code == INTERRUPTED:
-        _say(f"{cfg.name}: interrupted, saved step {step}. Run the same command again to go on. {workdir}")
-    else:
+    if code == FINISHED:
         _say(f"{cfg.name}: finished {step} steps. Results: {workdir}")
+    else:
+        why = "preempted" if code == PREEMPTED else "interrupted"
+        _say(f"{cfg.name}: {why}, saved step {step}. Run the same command again to go on. {workdir}")
     return code
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from genmap_jax import checkpoint, parallel
-from genmap_jax.checkpoint import Checkpoints, Damaged, NonFinite
+from genmap_jax.checkpoint import Checkpoints, Damaged
+from genmap_jax.logs import NonFinite
 from genmap_jax.train import keyed_by_step
 
 

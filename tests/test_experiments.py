@@ -52,7 +52,9 @@ def test_the_map_names_every_family_once():
     assert {"gpt", "vae", "ebm", "score", "gan"} <= {name.split("_")[0] for name in module.EXPERIMENTS}
 
 
-@pytest.mark.parametrize(("name", "ablation", "changes"), variants(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "ablation", "changes"), list(variants()), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_full_size_shapes(name, ablation, changes):
     cfg, family, _ = read(name)
     assert cfg.name == name
