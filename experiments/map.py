@@ -1,6 +1,6 @@
 """The main job: every family on the embedded data, one after the other, then one page that compares them.
 
-    python experiments/map.py                      (about 10 minutes on 2 CPU cores)
+    python experiments/map.py                      (6.5 minutes on 2 CPU cores)
     python experiments/map.py --workdir DIR --steps 200     any flag of the experiments is passed on
 
 Each experiment is a run of its own below the working directory. Stopped and started again, the job goes on.

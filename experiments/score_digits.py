@@ -1,9 +1,9 @@
 """Score-based model (VP SDE) on the 8x8 digits. Song et al. 2021, https://arxiv.org/abs/2011.13456
 
-    python experiments/score_digits.py                     (about 90 s on 2 CPU cores)
+    python experiments/score_digits.py                     (83 s of training on 2 CPU cores)
     python experiments/score_digits.py --ablation all --seeds 3
 
-Expect: RESULT_PLACEHOLDER
+Expect: 2.329 bits/dim on test data (estimate; standard error 0.018 over 300 images), seed 0, jax 0.10.2.
 Differs from the paper: a residual MLP on 64 pixels instead of a U-Net; 200 sampler steps instead of 1,000; exact
 divergence in the likelihood; cosine decay of the learning rate; see also genmap_jax/implicit/score.py.
 """

