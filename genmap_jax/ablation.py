@@ -19,6 +19,7 @@ from genmap_jax import config as configs
 from genmap_jax import data, train
 from genmap_jax.config import Experiment
 from genmap_jax.evaluate.distance import energy_distance
+from genmap_jax.evaluate.examine import evaluated_rows, real_examples
 from genmap_jax.evaluate.likelihood import bits_per_dim
 
 
@@ -73,12 +74,11 @@ def run_seeds(cfg: Experiment, family: train.Family, seeds: int, data_dir: Path 
 
 def _measure(algorithm, cfg: Experiment, test, state, keys) -> dict[str, Any]:
     result: dict[str, Any] = {"bits_per_dim": None, "kind": None, "energy_distance": None}
-    count = min(test.size, cfg.eval_examples)
-    rows = np.linspace(0, test.size - 1, count).round().astype(np.int64)
+    rows = evaluated_rows(test, cfg)
     if algorithm.log_prob is not None:
         log_prob = jax.jit(jax.vmap(algorithm.log_prob, in_axes=(0, None, 0)))
         nats = []
-        for start in range(0, count, cfg.batch_size):
+        for start in range(0, len(rows), cfg.batch_size):
             part = rows[start : start + cfg.batch_size]
             batch = test.take(np.resize(part, cfg.batch_size))
             value = log_prob(
@@ -90,11 +90,9 @@ def _measure(algorithm, cfg: Experiment, test, state, keys) -> dict[str, Any]:
             "bits_per_dim": [bits_per_dim(float(m), int(np.prod(test.shape))) for m in means],
             "kind": value.kind,
         }
-    examples = test.take(np.arange(min(test.size, 1000)))
-    field = next((k for k in ("image", "x") if k in examples), None)
-    if field and algorithm.sample is not None:
-        scale = test.levels - 1 if field == "image" else 1
-        real = examples[field] / scale
+    comparable = real_examples(test)
+    if comparable is not None and algorithm.sample is not None:
+        real, scale = comparable
         draw = jax.jit(jax.vmap(lambda s, k: algorithm.sample(s, k, len(real), None)))
         generated = np.asarray(draw(state, keys)) / scale
         finite = [np.isfinite(g).all() for g in generated]

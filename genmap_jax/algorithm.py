@@ -17,9 +17,8 @@ from genmap_jax import parallel
 Array = jax.Array
 Key = jax.Array
 Params = Any
-Batch = dict[
-    str, Array
-]  # what `genmap_jax.data` yields: "image" [B,H,W,C] uint8, "label" [B], "tokens" [B,L] or "x" [B,D]
+# What `genmap_jax.data` yields: "image" uint8 [B,H,W,C], "label" int32 [B], "tokens" int32 [B,L], "x" float32 [B,D].
+Batch = dict[str, Array]
 Metrics = dict[str, Array]  # scalars
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import json
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 M = TypeVar("M")
@@ -62,8 +61,7 @@ def from_json(like: Any, data: dict[str, Any]) -> Any:
 
     Raises ValueError for unknown or missing fields.
     """
-    fields = {f.name: f for f in dataclasses.fields(like)}
-    wrong = sorted(set(data) ^ set(fields))
+    wrong = sorted(set(data) ^ {f.name for f in dataclasses.fields(like)})
     if wrong:
         raise ValueError(
             f"{type(like).__name__}: these fields are in the file or in the code, but not in both: {wrong}"
@@ -89,11 +87,6 @@ def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
         elif x != y:
             out[prefix + field.name] = (x, y)
     return out
-
-
-def save(config: Any, path: Path) -> None:
-    """Write a config as JSON."""
-    path.write_text(json.dumps(to_json(config), indent=2) + "\n")
 
 
 def _tuples(value: Any) -> Any:

@@ -20,9 +20,8 @@ class Metrics:
         self, workdir: Path, step: int, steps: int, *, name: str, tensorboard: bool, wandb: bool, config: dict
     ):
         self.path = workdir / "metrics.jsonl"
-        rows = [
-            row for row in read_metrics(self.path) if row["step"] <= step
-        ]  # a killed run is ahead of its checkpoint
+        # A killed run is ahead of its checkpoint.
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(text)
@@ -96,7 +95,7 @@ class Interval:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFinite(f"step {step}: {name} is {value}")
-            self._sums[name] += float(value)
+            self._sums[name] += value
         self._count += 1
 
     def take(self) -> dict[str, float]:

@@ -21,10 +21,8 @@ class Preemption:
         self._old: dict[int, Any] = {}
 
     def __enter__(self):
-        codes = {signal.SIGINT: INTERRUPTED}
         if jax.process_count() == 1:
-            codes[signal.SIGTERM] = PREEMPTED
-            for number, code in codes.items():
+            for number, code in {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED}.items():
                 self._old[number] = signal.signal(number, lambda n, _frame, code=code: self._set(n, code))
         return self
 

@@ -303,7 +303,7 @@ def claim(workdir: Path, cfg: Experiment) -> None:
             text = ", ".join(f"{name}: {was!r} there, {now!r} here" for name, (was, now) in changed.items())
             raise ValueError(f"{workdir} holds a run with another config ({text}). Choose another --workdir.")
     workdir.mkdir(parents=True, exist_ok=True)
-    configs.save(cfg, path)
+    write_json(path, configs.to_json(cfg))
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
     write_json(
         workdir / "environment.json",

@@ -16,6 +16,24 @@ from genmap_jax.parallel import Placement
 from genmap_jax.report import pictures
 
 
+def evaluated_rows(source, cfg: Experiment) -> np.ndarray:
+    """The rows of a split that are evaluated: all, or `cfg.eval_examples` of them, evenly spaced."""
+    count = min(source.size, cfg.eval_examples)
+    return np.linspace(0, source.size - 1, count).round().astype(np.int64)
+
+
+def real_examples(source) -> tuple[np.ndarray, int] | None:
+    """(examples, scale): what the energy distance compares samples / scale with; images are in [0, 1].
+
+    None for text, which has no distance between examples that means anything.
+    """
+    held_out = source.take(np.arange(min(source.size, 1000)))
+    if "image" in held_out:
+        scale = source.levels - 1
+        return held_out["image"] / scale, scale
+    return (held_out["x"] / 1, 1) if "x" in held_out else None
+
+
 class Examiner:
     """Looks at a state: likelihood on held-out data, pictures of samples, and the numbers of result.json."""
 
@@ -29,9 +47,8 @@ class Examiner:
         )
 
     def _batches(self, source):
-        count = min(source.size, self.cfg.eval_examples)
-        chosen = np.linspace(0, source.size - 1, count).round().astype(np.int64)
-        for start in range(0, count, self.cfg.batch_size):
+        chosen = evaluated_rows(source, self.cfg)
+        for start in range(0, len(chosen), self.cfg.batch_size):
             yield source.take(chosen[start : start + self.cfg.batch_size])
 
     def _log_prob_padded(self, state, batch, key):
@@ -83,11 +100,10 @@ class Examiner:
         began = time.perf_counter()
         draws = [np.asarray(self._sample(state, jax.random.fold_in(self.key, i))) for i in range(4)]
         result["samples_per_second"] = 4 * cfg.samples / (time.perf_counter() - began)
-        held_out = test.take(np.arange(min(test.size, 1000)))
-        field = next((k for k in ("image", "x") if k in held_out), None)
-        if field:  # text has no distance between examples that means anything
-            scale = test.levels - 1 if field == "image" else 1
-            real, generated = held_out[field] / scale, np.concatenate(draws) / scale
+        comparable = real_examples(test)
+        if comparable is not None:
+            real, scale = comparable
+            generated = np.concatenate(draws) / scale
             distance, floor = energy_distance(real=real, generated=generated), null_floor(real=real)
             result["energy_distance"] = dataclasses.asdict(distance) | {
                 "null_floor": floor.value,
