@@ -45,6 +45,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = ebm.algorithm
 ABLATIONS = {
     "noise_start": {"model.reinit": 1.0},
     "no_energy_penalty": {"model.alpha": 0.0},
@@ -54,4 +55,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, ebm.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

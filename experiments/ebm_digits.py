@@ -43,6 +43,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = ebm.algorithm
 ABLATIONS = {
     "noise_start": {"model.reinit": 1.0},
     "short_chains": {"model.chain_steps": 5},
@@ -53,4 +54,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, ebm.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -37,6 +37,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = ebm.algorithm
 ABLATIONS = {
     "noise_start": {"model.reinit": 1.0},
     "never_restart": {"model.reinit": 0.0},
@@ -47,4 +48,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, ebm.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -34,6 +34,7 @@ CONFIG = Experiment(
         optim=Optim(lr=2e-4, b1=0.0, b2=0.99, clip=0.0, decay=20_000_000, final=0.25),
     ),
 )
+ALGORITHM = gan.algorithm
 ABLATIONS = {
     "nonsaturating_r1": {"model.loss": "nonsaturating", "model.r2": 0.0},
     "hinge": {"model.loss": "hinge"},
@@ -44,4 +45,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, gan.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

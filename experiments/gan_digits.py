@@ -31,6 +31,7 @@ CONFIG = Experiment(
         optim=Optim(lr=1e-3, b1=0.0, b2=0.99, clip=0.0, decay=640_000),
     ),
 )
+ALGORITHM = gan.algorithm
 ABLATIONS = {
     "nonsaturating": {"model.loss": "nonsaturating"},
     "hinge": {"model.loss": "hinge"},
@@ -43,4 +44,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, gan.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

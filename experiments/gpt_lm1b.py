@@ -37,6 +37,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = gpt.algorithm
 ABLATIONS = {
     "float32": {"model.dtype": "float32"},
     "length_256": {"model.length": 256},
@@ -46,4 +47,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, gpt.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -34,6 +34,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = gpt.algorithm
 ABLATIONS = {
     "one_layer": {"model.layers": 1},
     "one_head": {"model.heads": 1},
@@ -44,4 +45,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, gpt.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -32,6 +32,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = score.algorithm
 ABLATIONS = {
     "subvp": {"model.sde": "subvp"},  # the paper's best likelihood: 3.02 bits/dim
     "likelihood_weighting": {"model.weighting": "likelihood"},
@@ -41,4 +42,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, score.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -34,6 +34,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = score.algorithm
 ABLATIONS = {
     "ve": {"model.sde": "ve", "model.sigma_max": 10.0},  # the largest distance between two digits is 9.1
     "subvp": {"model.sde": "subvp"},
@@ -46,4 +47,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, score.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

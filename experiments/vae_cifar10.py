@@ -33,6 +33,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = vae.algorithm
 ABLATIONS = {
     "beta_4": {"model.beta": 4.0},
     "latent_32": {"model.latent": 32},
@@ -42,4 +43,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, vae.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -30,6 +30,7 @@ CONFIG = Experiment(
     ),
 )
 
+ALGORITHM = vae.algorithm
 ABLATIONS = {
     "beta_4": {"model.beta": 4.0},
     "latent_2": {"model.latent": 2},
@@ -40,4 +41,4 @@ ABLATIONS = {
 if __name__ == "__main__":
     from genmap_jax.train import main
 
-    main(CONFIG, vae.algorithm, ABLATIONS)
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -7,6 +7,7 @@ on where it stopped.
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,10 @@ def ablate(
             done = asked | {"result": run_seeds(cfg, family, launch.seeds, launch.data_dir)}
             train.write_json(path, done)
         results[name] = done["result"]
-    text = table(results)
+    text, command = table(results), train.command_text(sys.argv)
     (folder / "table.txt").write_text(text + "\n")
-    print(f"\n{text}\n\nNumbers of every seed: {folder}")
+    (folder / "command.txt").write_text(command + "\n")
+    print(f"\n{text}\n\nReproduce: {command}\nNumbers of every seed: {folder}")
     return results
 
 

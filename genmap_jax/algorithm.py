@@ -61,6 +61,12 @@ class Algorithm(NamedTuple):
         `cond` is None or an int32 [n] array of labels.
     log_prob: (state, batch, key) -> LogProb. None: the family has no density.
     spec: state -> pytree of `PartitionSpec`, prefix allowed. Only the axis name "data" exists.
+    evaluations: of the network, in a row, for one sample. None: an adaptive sampler decides.
+    trace: (state, key, n, frames) -> [frames, n, ...]: `sample` at work. The last frame is what `sample` returns, all
+        look like a batch; `frames` is static. None: `sample` has nothing to watch.
+    walk: (state, key, t) -> float32 [n, ...]: example i at position t[i] in [0, 1] on its path between two latents, the
+        family's own interpolation; without sampling noise or rounding, in units of grey levels for images. None: no
+        latent space.
     """
 
     init: Callable[[Key], Any]
@@ -68,6 +74,9 @@ class Algorithm(NamedTuple):
     sample: Callable[..., Array] | None = None
     log_prob: Callable[[Any, Batch, Key], LogProb] | None = None
     spec: Callable[[Any], Any] = parallel.replicated
+    evaluations: int | None = None
+    trace: Callable[[Any, Key, int, int], Array] | None = None
+    walk: Callable[[Any, Key, Array], Array] | None = None
 
 
 def player(loss: Callable, params: Params, opt_state: Any, tx: optax.GradientTransformation, axis_name: str | None):

@@ -1,7 +1,9 @@
 """The `genmap` command."""
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 BAD_INPUT = 2
 
@@ -11,26 +13,178 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="genmap", description="The map of generative models in JAX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("prepare", help="put a dataset on disk, once", description=_prepare.__doc__)
+    def add(name, function, help):
+        command = commands.add_parser(name, help=help, description=function.__doc__)
+        command.set_defaults(run=function)
+        return command
+
+    command = add("map", _map, "train, measure and draw every family on one dataset")
+    command.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="draw these run folders; train nothing")
+    command.add_argument("--data", default="digits", help="digits, glyphs, toy, toy/rings ..., pydoc (default: digits)")
+    command.add_argument("--budget", type=float, default=1.5, metavar="MINUTES", help="of training, for each run")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of every family")
+    command.add_argument("--only", metavar="A,B", help="these families")
+    command.add_argument("--workdir", type=Path, help="default: runs/map/DATA")
+    _measuring(command)
+    command.epilog = "Other flags go to the experiments: genmap map --data digits --steps 200"
+
+    command = add("evaluate", _evaluate, "measure finished or unfinished runs: likelihood, quality, memorisation")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    _measuring(command)
+
+    command = add("sample", _sample, "draw samples from a run")
+    command.add_argument("run_folder", type=Path, metavar="RUN")
+    command.add_argument("-n", type=int, default=64, help="how many (default: 64)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/drawn")
+    _places(command)
+
+    command = add("compare", _compare, "two evaluated runs side by side, test example by test example")
+    command.add_argument("a", type=Path, metavar="RUN_A")
+    command.add_argument("b", type=Path, metavar="RUN_B")
+
+    command = add("list", _list, "the runs below a folder and how far they are")
+    command.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="FOLDER")
+
+    command = add("prepare", _prepare, "put a dataset on disk, once")
     command.add_argument("name", metavar="NAME", help="digits, glyphs, pydoc, or a TFDS name such as mnist")
     command.add_argument("--data-dir", metavar="D", help="default: $GENMAP_DATA or ~/.cache/genmap_jax/data")
     command.add_argument("--raw", metavar="FOLDER", help="original files of an MNIST or CIFAR name, already on disk")
-    command.set_defaults(run=_prepare)
 
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if args.run is _map and not args.runs:
+        args.training = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        args.run(args)
+        sys.exit(args.run(args))
     except (ValueError, OSError, ImportError) as error:
-        print(f"genmap: error: {error}", file=sys.stderr)
+        if os.environ.get("GENMAP_TRACEBACK"):
+            raise
+        print(f"genmap: error: {error}\n(GENMAP_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 
-def _prepare(args: argparse.Namespace) -> None:
+def _places(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--experiments", type=Path, metavar="FOLDER", help="of the experiment scripts")
+    command.add_argument("--data-dir", type=Path, metavar="D", help="default: $GENMAP_DATA or ~/.cache/genmap_jax/data")
+
+
+def _measuring(command: argparse.ArgumentParser) -> None:
+    _places(command)
+    command.add_argument("--samples", type=int, default=1000, metavar="N", help="to measure, at most (default: 1000)")
+    command.add_argument("--features", default="own", help="own, efficientnet, inception, dinov2 or clip; for images")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="of inception, dinov2 or clip")
+
+
+def _map(args: argparse.Namespace) -> int:
+    """Train every family on one dataset, each with the same budget, measure them and write one page; or draw the run
+    folders given. The same command goes on where it was stopped."""
+    from genmap_jax import mapping
+
+    if args.budget <= 0 or args.seeds < 1:
+        raise ValueError(f"--budget {args.budget} --seeds {args.seeds}: give minutes above 0 and at least one seed")
+    code = 0
+    if args.runs:
+        folders, workdir = mapping.evaluated(args.runs), args.workdir or args.runs[0]
+    else:
+        experiments = mapping.experiments_folder(args.experiments)
+        workdir = (args.workdir or Path("runs/map") / args.data.replace("/", "-")).absolute()
+        data_dir = ["--data-dir", str(args.data_dir)] if args.data_dir else []
+        weights = ["--weights", str(args.weights.absolute())] if args.weights else []
+        folders, code = mapping.train_and_measure(
+            mapping.members(experiments, args.data, args.only),
+            workdir,
+            data=args.data,
+            budget=args.budget,
+            seeds=args.seeds,
+            samples=args.samples,
+            features=args.features,
+            training=[*data_dir, *args.training],
+            measuring=[*data_dir, *weights],
+        )
+        if code:
+            return code
+    from genmap_jax.report.page import write_page  # matplotlib and jinja2 only once there is something to draw
+
+    print(f"\nThe map: {write_page(folders, workdir.absolute() / 'map.html')}")
+    return code
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    """Measure runs at their newest checkpoint and write RUN/evaluation/card.json with samples and pictures."""
+    from genmap_jax import mapping
+    from genmap_jax.evaluate.card import evaluate_run, summary
+
+    experiments = mapping.experiments_folder(args.experiments)
+    for folder in args.runs:
+        out = evaluate_run(
+            folder,
+            experiments,
+            samples=args.samples,
+            features=args.features,
+            weights=args.weights,
+            data_dir=args.data_dir,
+        )
+        print(f"{summary(out)}\nThe card: {out / 'card.json'}", flush=True)
+    return 0
+
+
+def _sample(args: argparse.Namespace) -> int:
+    """Draw samples from the newest checkpoint of a run: samples.npz, as a batch holds them, and a picture or text."""
+    import numpy as np
+
+    from genmap_jax import mapping, runs
+    from genmap_jax.evaluate.card import draw, field
+    from genmap_jax.report import pictures
+
+    if args.n < 1:
+        raise ValueError(f"-n {args.n}: draw at least one sample")
+    run = runs.open_run(args.run_folder, mapping.experiments_folder(args.experiments), args.data_dir)
+    samples, _ = draw(run, args.n, args.seed)
+    out = (args.out or run.folder / "drawn").absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(out / "samples.npz", **{field(run): samples})
+    picture = pictures.save({field(run): samples[:64]}, out / "samples", run.sources["test"].levels)
+    print(f"{len(samples)} samples of {run.config.name} at step {run.step}: {out / 'samples.npz'}, {picture}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Compare two evaluated runs: difference in likelihood, paired by test example, and every number they share."""
+    from genmap_jax.evaluate.comparison import compare
+
+    print(compare(args.a, args.b))
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    """List the runs below a folder: how far each is, and whether it has been evaluated."""
+    from genmap_jax import runs
+
+    if not args.folder.is_dir():
+        raise FileNotFoundError(f"{args.folder} is not a folder")
+    rows = [runs.progress(folder) for folder in runs.find_runs(args.folder)]
+    if not rows:
+        print(f"no run below {args.folder.absolute()}")
+        return 0
+    print(f"{'experiment':18s} {'data':16s} {'seed':>4s} {'step':>16s}  {'state':20s} run")
+    for row in rows:
+        state = "finished" if row["finished"] else "unfinished"
+        state += ", evaluated" if row["evaluated"] else ""
+        steps = f"{row['step']}/{row['steps']}"
+        print(f"{row['experiment']:18s} {row['data']:16s} {row['seed']:4d} {steps:>16s}  {state:20s} {row['run']}")
+    print(f"{len(rows)} run(s) below {args.folder.absolute()}")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
     """Put a dataset on disk and print its folder. digits, glyphs and pydoc need no network; nor do the MNIST and CIFAR
     names with --raw; other TFDS names are downloaded, which takes the extra `tf`."""
     from genmap_jax import data
 
     print(data.prepare(args.name, args.data_dir, args.raw))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The optimizer of an experiment, with progress counted in examples."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -25,6 +26,11 @@ class Optim:
     decay: int = 0
     """Examples at which a cosine reaches `final` times the learning rate; 0 keeps it constant."""
     final: float = 0.0
+
+
+def stretched(cfg: Optim, factor: float) -> Optim:
+    """The schedule for a run `factor` times as long."""
+    return dataclasses.replace(cfg, warmup=math.ceil(factor * cfg.warmup), decay=math.ceil(factor * cfg.decay))
 
 
 def schedule(cfg: Optim, batch_size: int) -> optax.Schedule:

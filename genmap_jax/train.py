@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import platform as host
+import shlex
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ from genmap_jax.algorithm import Algorithm
 from genmap_jax.checkpoint import Checkpoints, Damaged
 from genmap_jax.config import Experiment
 from genmap_jax.evaluate.examine import Examiner
+from genmap_jax.optim import Optim, stretched
 from genmap_jax.preemption import PREEMPTED, Preemption
 from genmap_jax.report import pictures
 
@@ -61,6 +63,9 @@ class Launch:
     tensorboard: bool = True
     wandb: bool = False
     """Log to Weights & Biases, which must be installed."""
+    budget: float | None = None
+    """At most so many minutes of training: the first steps are timed and, if need be, `steps` lowered to fit, schedules
+    with it. A resumed run keeps its first answer."""
     dry_run: bool = False
     """Print the resolved config, parameter count and shapes, and stop."""
     ablation: str | None = None
@@ -152,6 +157,10 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
     algorithm = keyed_by_step(family(cfg.model, batch_size=cfg.batch_size, axis_name=place.axis_name))
     sources = load(cfg, launch.data_dir)
     workdir = (launch.workdir or Path("runs") / cfg.name).absolute()
+    if launch.budget is not None:
+        cfg = within_budget(cfg, algorithm, place, sources["train"], workdir, launch.budget)
+    if cfg is not experiment:
+        algorithm = keyed_by_step(family(cfg.model, batch_size=cfg.batch_size, axis_name=place.axis_name))
     chief = jax.process_index() == 0
     if chief:
         claim(workdir, cfg)
@@ -262,6 +271,8 @@ def check(cfg: Experiment, launch: Launch) -> None:
     """Raises ValueError naming a count that is not positive, or a logger that is not installed."""
     if launch.wandb and importlib.util.find_spec("wandb") is None:
         raise ValueError("--wandb: Weights & Biases is not installed here; pip install wandb")
+    if launch.budget is not None and (launch.budget <= 0 or jax.process_count() > 1):
+        raise ValueError(f"--budget {launch.budget}: give minutes above 0, and one process; on several give --steps")
     for name in ("steps", "batch_size", "log_every", "eval_every", "sample_every", "save_every", "keep", "samples"):
         if getattr(cfg, name) < 1:
             raise ValueError(
@@ -279,8 +290,47 @@ def keyed_by_step(algorithm: Algorithm) -> Algorithm:
 def load(cfg: Experiment, data_dir: Path | None) -> dict[str, Any]:
     """The three splits, checked against the shape (and levels, length) the model expects."""
     model = cfg.model
-    expect = {name: getattr(model, name) for name in ("shape", "levels", "length") if hasattr(model, name)}
+    expect = {name: getattr(model, name, None) for name in ("shape", "levels", "length")}
+    if expect["shape"] is not None:  # of images a model may say their length in tokens; only of text the data must know
+        expect["length"] = None
     return {split: data.load(cfg.data, split, data_dir=data_dir, **expect) for split in ("train", "validation", "test")}
+
+
+def within_budget(
+    cfg: Experiment, algorithm: Algorithm, place: parallel.Placement, source, workdir: Path, minutes: float
+) -> Experiment:
+    """The experiment with at most as many steps as fit into `minutes`, by the speed of its first steps.
+
+    A run that has begun keeps the number in its config.json. The state of the timed steps is thrown away.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        return shortened(cfg, json.loads(path.read_text())["steps"])
+    state = place.init(algorithm, jax.random.key(cfg.seed))
+    compiled, key = place.compile(algorithm, state), jax.random.key(0)
+    warm, count, began = 3, 0, 0.0
+    while count < warm + 200 and (count <= warm or time.perf_counter() - began < 2.0):
+        state, metrics = compiled(state, place.put(data.batch(source, cfg.seed, count, cfg.batch_size)), key)
+        count += 1
+        if count <= warm or count % IN_FLIGHT == 0:
+            jax.block_until_ready(metrics)
+        if count == warm:
+            began = time.perf_counter()
+    jax.block_until_ready(state)
+    seconds = (time.perf_counter() - began) / (count - warm)
+    fit = max(1, int(60.0 * minutes / seconds))
+    if fit < cfg.steps:
+        print(f"{cfg.name}: {cfg.steps} steps do not fit into {minutes:g} min here; {fit} do", flush=True)
+    return shortened(cfg, fit)
+
+
+def shortened(cfg: Experiment, steps: int) -> Experiment:
+    """The experiment over `steps` steps, if those are fewer, its learning-rate schedules shrunk with it."""
+    if steps >= cfg.steps:
+        return cfg
+    optims = {f.name: getattr(cfg.model, f.name) for f in dataclasses.fields(cfg.model)}
+    optims = {k: stretched(v, steps / cfg.steps) for k, v in optims.items() if isinstance(v, Optim)}
+    return dataclasses.replace(cfg, steps=steps, model=dataclasses.replace(cfg.model, **optims))
 
 
 def claim(workdir: Path, cfg: Experiment) -> None:
@@ -316,6 +366,11 @@ def claim(workdir: Path, cfg: Experiment) -> None:
             "processes": jax.process_count(),
         },
     )
+
+
+def command_text(argv: list[str]) -> str:
+    """The command line of an experiment as its reader would type it in a checkout."""
+    return shlex.join(["python", f"experiments/{Path(argv[0]).name}", *argv[1:]])
 
 
 def _collect(in_flight: deque, interval: logs.Interval) -> None:

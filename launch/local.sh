@@ -10,12 +10,13 @@ prepare
 tune
 
 # exec: signals (preemption, Ctrl-C) must reach Python itself.
-case "${1-experiments/map.py}" in
+case "${1-}" in
+  "") exec "$python" -m genmap_jax.cli map ;;
   *.py)
-    script="${1-experiments/map.py}"
-    shift || true
+    script="$1"
+    shift
     [ -e "$script" ] || script="$root/$script" # from any folder
     exec "$python" "$script" "$@"
     ;;
-  *) exec "$venv/bin/genmap" "$@" ;;
+  *) exec "$python" -m genmap_jax.cli "$@" ;;
 esac

@@ -27,7 +27,7 @@ class Case:
 
     def batch(self, seed: int = 0) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
-        if isinstance(self.config, gpt.Config):
+        if getattr(self.config, "shape", None) is None:
             return {"tokens": rng.integers(0, self.config.vocab, (BATCH, self.config.length)).astype(np.int32)}
         if len(self.config.shape) == 1:
             return {"x": rng.normal(size=(BATCH, *self.config.shape)).astype(np.float32)}
@@ -41,6 +41,9 @@ SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
 
 FAMILIES = {
     "gpt": Case(gpt.algorithm, gpt.Config(vocab=11, length=8, layers=1, heads=2, width=16, ema_halflife=50.0), "exact"),
+    "gpt_images": Case(
+        gpt.algorithm, gpt.Config(vocab=17, length=64, shape=(8, 8, 1), layers=1, heads=2, width=16), "exact"
+    ),
     "vae": Case(
         vae.algorithm,
         vae.Config(**IMAGE, latent=3, hidden=(16,), importance_samples=4, ema_halflife=50.0),

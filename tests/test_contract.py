@@ -64,6 +64,39 @@ def test_samples_look_like_a_batch(trained):
     assert len(np.unique(np.asarray(samples), axis=0)) == 5, "examples must have noise of their own"
 
 
+def test_the_sampler_at_work_ends_in_its_samples(trained):
+    _, algorithm, state, _ = trained
+    if algorithm.trace is None:
+        return
+    frames = jax.jit(algorithm.trace, static_argnums=(2, 3))(state, jax.random.key(0), 5, 3)
+    samples = jax.jit(algorithm.sample, static_argnums=(2, 3))(state, jax.random.key(0), 5, None)
+    assert frames.shape == (3, *samples.shape) and frames.dtype == samples.dtype
+    np.testing.assert_array_equal(frames[-1], samples)
+    assert (frames[0] != frames[-1]).any()
+
+
+def test_walks_are_smooth_and_end_where_they_should(trained):
+    """A path per example: t = 0 and 1 differ, a small step is a small change, and all of it is in units of the data."""
+    case, algorithm, state, _ = trained
+    assert algorithm.trace is not None or algorithm.walk is not None, "every sampler can be watched"
+    if algorithm.walk is None:
+        return
+    walk = jax.jit(algorithm.walk)
+    at = lambda t: np.asarray(walk(state, jax.random.key(0), jnp.full(6, t)))  # noqa: E731
+    real = next(v for k, v in case.batch().items() if k in ("image", "x"))
+    assert at(0.0).shape == (6, *real.shape[1:]) and at(0.0).dtype == np.float32
+    whole, small = np.abs(at(1.0) - at(0.0)), np.abs(at(0.501) - at(0.5))
+    assert whole.max() > 0 and small.max() < 0.05 * whole.max()
+    mixed = np.asarray(walk(state, jax.random.key(0), jnp.linspace(0.0, 1.0, 6)))
+    np.testing.assert_allclose(mixed[0], at(0.0)[0], atol=1e-4)
+    np.testing.assert_allclose(mixed[-1], at(1.0)[-1], atol=1e-4)
+
+
+def test_families_say_what_they_are(trained):
+    case, *_ = trained
+    assert case.config.system and case.config.objective
+
+
 def test_log_prob_says_what_it_is(trained):
     case, algorithm, state, _ = trained
     if case.kind is None:

@@ -1,6 +1,5 @@
 """Every experiment, and every ablation of it, at full size: shapes only, so that none rots."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,20 +9,16 @@ import jax.numpy as jnp
 import pytest
 
 from genmap_jax import config as configs
-from genmap_jax import train
+from genmap_jax import mapping, runs, train
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-NOT_EXPERIMENTS = {"map", "benchmarks"}
+NOT_EXPERIMENTS = {"benchmarks"}
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_EXPERIMENTS)
 
 
 def read(name: str):
-    """(CONFIG, family, ABLATIONS) of an experiment file, as its last line would give them to `main`."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    family = sys.modules[type(module.CONFIG.model).__module__].algorithm
-    return module.CONFIG, family, module.ABLATIONS
+    """(CONFIG, ALGORITHM, ABLATIONS) of an experiment file."""
+    return runs.read_experiment(FOLDER / f"{name}.py")
 
 
 def variants():
@@ -34,7 +29,7 @@ def variants():
 
 
 def batch_shapes(cfg) -> dict[str, jax.ShapeDtypeStruct]:
-    if hasattr(cfg.model, "length"):
+    if getattr(cfg.model, "shape", None) is None:
         return {"tokens": jax.ShapeDtypeStruct((cfg.batch_size, cfg.model.length), jnp.int32)}
     if len(cfg.model.shape) == 1:
         return {"x": jax.ShapeDtypeStruct((cfg.batch_size, *cfg.model.shape), jnp.float32)}
@@ -44,12 +39,10 @@ def batch_shapes(cfg) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def test_the_map_names_every_family_once():
-    spec = importlib.util.spec_from_file_location("map_job", FOLDER / "map.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert set(module.EXPERIMENTS) <= set(NAMES)
-    assert {"gpt", "vae", "ebm", "score", "gan"} <= {name.split("_")[0] for name in module.EXPERIMENTS}
+def test_every_family_is_on_the_map_of_digits_and_on_that_of_toy_data():
+    families = lambda data: {path.stem.split("_")[0] for path in mapping.members(FOLDER, data)}  # noqa: E731
+    assert {"gpt", "vae", "ebm", "score", "gan"} <= families("digits")
+    assert {"vae", "ebm", "score", "gan"} <= families("toy/rings")
 
 
 @pytest.mark.parametrize(

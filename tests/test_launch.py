@@ -18,6 +18,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [*sorted(ROOT.glob("launch/*.sh")), ROOT / "launch/slurm.sbatch", ROOT / ".ci/run"]
 
+GENMAP = ["-m", "genmap_jax.cli"]
+
 # Stands for the base Python and, copied into .venv/bin by its own `-m venv`, for the environment's. Logs its arguments.
 PYTHON = """\
 #!/bin/sh
@@ -86,19 +88,18 @@ def test_first_use_installs_with_the_constraints(checkout):
     assert venv == ["base", "-m", "venv", "--clear", f"{checkout.root}/.venv"]
     assert pip[:4] == ["python", "-m", "pip", "install"]
     assert pip[-4:] == ["-e", f"{checkout.root}[dev]", "-c", f"{checkout.root}/constraints.txt"]
-    assert run == ["python", f"{checkout.root}/experiments/map.py"]
+    assert run == ["python", *GENMAP, "map"]
 
 
 def test_local_runs_the_map_an_experiment_or_genmap(checkout):
     checkout.run("local.sh")
-    executable(checkout.root / ".venv/bin/genmap", '#!/bin/sh\nexec "$(dirname "$0")/python" genmap "$@"\n')
     mine = executable(checkout.root.parent / "mine.py", "")
     there = str(checkout.root / "experiments/vae.py")
     # An experiment is looked for from where one stands, then in the checkout; arguments arrive as they are.
     assert checkout.run("local.sh", "experiments/vae.py", "--workdir", "a b") == [["python", there, "--workdir", "a b"]]
     assert checkout.run("local.sh", mine.name) == [["python", mine.name]]
-    assert checkout.run("local.sh", "--help") == [["python", "genmap", "--help"]]
-    assert checkout.run("local.sh", "data", "x.py") == [["python", "genmap", "data", "x.py"]]
+    assert checkout.run("local.sh", "--help") == [["python", *GENMAP, "--help"]]
+    assert checkout.run("local.sh", "data", "x.py") == [["python", *GENMAP, "data", "x.py"]]
     assert checkout.run("test.sh", "-k", "a b") == [["python", "-m", "pytest", "-k", "a b"]]
 
 
@@ -118,7 +119,7 @@ def test_installs_again_only_when_something_changed(checkout):
     again.unlink()  # the Python the environment was made from is gone
     assert checkout.run("local.sh")[0][:3] == ["base", "-m", "venv"]
     # An install that fails runs nothing, and is done again.
-    assert not any("map.py" in c[-1] for c in checkout.run("local.sh", code=1, GENMAP_EXTRA="tpu", PIP_FAILS="1"))
+    assert not any(c[-1] == "map" for c in checkout.run("local.sh", code=1, GENMAP_EXTRA="tpu", PIP_FAILS="1"))
     assert installs(*checkout.run("local.sh", GENMAP_EXTRA=""))  # what was there before it is no longer whole either
     checkout.run("local.sh", code=1, GENMAP_EXTRA="tpu", PIP_FAILS="1")
     retried = checkout.run("local.sh")

@@ -17,7 +17,7 @@ up to the step size of the chain, which also limits how narrow a law it can foll
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,7 @@ from genmap_jax.objectives import contrastive_divergence as cd
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.samplers import langevin
 from genmap_jax.samplers.annealed_importance import Estimate, annealed_importance
+from genmap_jax.samplers.watching import watch
 
 Array = jax.Array
 
@@ -37,6 +38,9 @@ Array = jax.Array
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Network, sampler and evaluation of the model."""
+
+    system: ClassVar[str] = "EBM"
+    objective: ClassVar[str] = "contrastive divergence"
 
     shape: tuple[int, ...] = (8, 8, 1)
     """(H, W, C): images, uniformly dequantised to [-1, 1). (D,): vectors, taken as they are."""
@@ -181,10 +185,14 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def sample(state: cd.State, key: Key, n: int, cond: Array | None = None) -> Array:
         if cond is not None:
             raise ValueError("this energy-based model is unconditional: call sample with cond=None")
+        return trace(state, key, n, 1)[0]
+
+    def trace(state: cd.State, key: Key, n: int, frames: int) -> Array:
         start, chain = jax.random.split(key)
         x = reference(cfg, parallel.example_keys(start, n))
         e = lambda x: energy(cfg, state.averaged, x)  # noqa: E731
-        x = langevin.ula(e, x, parallel.example_keys(chain, n), cfg.eps, cfg.sample_steps)
+        step = langevin.ula_step(e, parallel.example_keys(chain, n), cfg.eps)
+        x = watch(step, x, cfg.sample_steps, frames)
         return pixels.requantise(x, cfg.levels) if images else x
 
     def log_prob(state: cd.State, batch: Batch, key: Key) -> LogProb:
@@ -206,7 +214,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         ema_halflife=cfg.ema_halflife,
         axis_name=axis_name,
     )
-    return Algorithm(init, step, sample, log_prob, cd.spec)
+    return Algorithm(init, step, sample, log_prob, cd.spec, evaluations=cfg.sample_steps, trace=trace)
 
 
 def _check(cfg: Config) -> None:

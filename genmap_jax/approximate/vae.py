@@ -15,7 +15,7 @@ Gaussian pixels; the conv network is residual, without normalisation layers.
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from genmap_jax import parallel
 from genmap_jax.algorithm import Algorithm, Array, Key, LogProb, Params, init_state, minimise
 from genmap_jax.data import pixels
+from genmap_jax.evaluate.path_length import slerp
 from genmap_jax.objectives import elbo
 from genmap_jax.optim import Optim, optimizer
 
@@ -34,6 +35,9 @@ LOG_SCALE_FLOOR = math.log(0.1)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    system: ClassVar[str] = "VAE"
+    objective: ClassVar[str] = "ELBO"
+
     shape: tuple[int, ...]
     """(H, W, C) of images or (D,) of vectors."""
     levels: int = 256
@@ -293,8 +297,12 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             raise ValueError("this VAE is unconditional: call sample with cond=None")
         return generate(cfg, state.averaged, parallel.example_keys(key, n))
 
+    def walk(state, key, t):
+        a, b = (_normal(parallel.example_keys(k, len(t)), cfg.latent) for k in jax.random.split(key))
+        return decode(cfg, state.averaged, slerp(a, b, t))[0]  # the mean, in grey levels
+
     def log_prob(state, batch, key) -> LogProb:
         keys = parallel.example_keys(key, len(batch[name]))
         return elbo.importance_bound(log_weights(cfg, state.averaged, keys, batch[name], cfg.importance_samples))
 
-    return Algorithm(init, step, sample, log_prob)
+    return Algorithm(init, step, sample, log_prob, evaluations=1, walk=walk)

@@ -31,6 +31,7 @@ class Density:
     entropy: differential entropy in nats, from float64 quadrature (recomputed in tests/test_toy.py).
     window: (low, high) of both axes, holding all but 1e-8 of the mass: where to plot and to integrate.
     log_prob_noised: (x [..., 2], sigma) -> [...]: log-density of x + sigma * N(0, I), where it has a closed form.
+    modes, std: centres [K, 2] and standard deviation of a mixture of separate Gaussians of equal weight.
     """
 
     sample: Callable[[Array, int], Array]
@@ -38,6 +39,18 @@ class Density:
     entropy: float
     window: tuple[float, float]
     log_prob_noised: Callable[[Array, Array | float], Array] | None = None
+    modes: np.ndarray | None = None
+    std: float | None = None
+
+    def modes_found(self, x: np.ndarray, share: float = 0.1) -> tuple[int, float]:
+        """(modes that have at least `share` of their fair part of x, share of x within three std of a mode). [N, 2]
+
+        The second is 1 - exp(-9 / 2) = 98.9 % under the law itself.
+        """
+        distances = np.linalg.norm(np.asarray(x)[:, None] - self.modes[None], axis=-1)  # [N, K]
+        near = distances.min(1) < 3.0 * self.std
+        counts = np.bincount(distances.argmin(1)[near], minlength=len(self.modes))
+        return int((counts >= share * len(x) / len(self.modes)).sum()), float(near.mean())
 
     def score(self, x: Array, sigma: Array | float = 0.0) -> Array:
         """Gradient of the log-density, of the noised law when sigma > 0. [..., 2] -> [..., 2], finite everywhere."""
@@ -78,7 +91,7 @@ def gaussian_mixture(centres: np.ndarray, std: float, entropy: float, window: tu
         centre = jnp.asarray(centres)[jax.random.randint(which, (n,), 0, len(centres))]
         return centre + std * jax.random.normal(noise, (n, 2))
 
-    return Density(sample, lambda x: log_prob_noised(x, 0.0), entropy, window, log_prob_noised)
+    return Density(sample, lambda x: log_prob_noised(x, 0.0), entropy, window, log_prob_noised, centres, std)
 
 
 def _circle(n: int, radius: float) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from genmap_jax.algorithm import Algorithm
+from genmap_jax.algorithm import Algorithm, Batch, LogProb
 from genmap_jax.config import Experiment
 from genmap_jax.evaluate.distance import energy_distance, null_floor
 from genmap_jax.evaluate.likelihood import evaluate_log_prob
@@ -20,6 +21,26 @@ def evaluated_rows(source, cfg: Experiment) -> np.ndarray:
     """The rows of a split that are evaluated: all, or `cfg.eval_examples` of them, evenly spaced."""
     count = min(source.size, cfg.eval_examples)
     return np.linspace(0, source.size - 1, count).round().astype(np.int64)
+
+
+def evaluated_batches(source, cfg: Experiment) -> Iterator[Batch]:
+    """Those rows in batches of the training size; the last may be smaller."""
+    chosen = evaluated_rows(source, cfg)
+    for start in range(0, len(chosen), cfg.batch_size):
+        yield source.take(chosen[start : start + cfg.batch_size])
+
+
+def padded(place: Placement, log_prob: Callable, full: int) -> Callable:
+    """`log_prob(state, batch, key)` for up to `full` examples: filled up to the one compiled size, then cut."""
+
+    def evaluate(state, batch, key) -> LogProb:
+        size = len(next(iter(batch.values())))
+        rows = np.resize(np.arange(size), full)
+        mine = np.array_split(rows, jax.process_count())[jax.process_index()]
+        value = log_prob(state, place.put({k: v[mine] for k, v in batch.items()}), key)
+        return jax.tree.map(lambda x: x[:size], value)
+
+    return evaluate
 
 
 def real_examples(source) -> tuple[np.ndarray, int] | None:
@@ -41,31 +62,17 @@ class Examiner:
         self.cfg, self.sources, self.workdir, self.key = cfg, sources, workdir, key
         self.dims = int(np.prod(sources["test"].shape))
         self._place = place
-        self._log_prob = algorithm.log_prob and place.map_examples(algorithm.log_prob)
+        self._log_prob = algorithm.log_prob and padded(place, place.map_examples(algorithm.log_prob), cfg.batch_size)
         self._sample = algorithm.sample and place.draw(
             lambda s, k: algorithm.sample(s, k, cfg.samples, None), cfg.samples
         )
-
-    def _batches(self, source):
-        chosen = evaluated_rows(source, self.cfg)
-        for start in range(0, len(chosen), self.cfg.batch_size):
-            yield source.take(chosen[start : start + self.cfg.batch_size])
-
-    def _log_prob_padded(self, state, batch, key):
-        """Pad the last batch to the one compiled size, and drop what was added."""
-        size, full = len(next(iter(batch.values()))), self.cfg.batch_size
-        rows = np.resize(np.arange(size), full)
-        mine = np.array_split(rows, jax.process_count())[jax.process_index()]
-        value = self._log_prob(state, self._place.put({k: v[mine] for k, v in batch.items()}), key)
-        return jax.tree.map(lambda x: x[:size], value)
 
     def likelihood(self, state, split: str) -> dict[str, Any]:
         """Bits per dimension of a split, named by split and kind; nothing for a family without a density."""
         if self._log_prob is None:
             return {}
-        measured = evaluate_log_prob(
-            self._log_prob_padded, state, self._batches(self.sources[split]), self.key, self.dims
-        )
+        batches = evaluated_batches(self.sources[split], self.cfg)
+        measured = evaluate_log_prob(self._log_prob, state, batches, self.key, self.dims)
         return {f"{split}_bits_per_dim": measured.bits_per_dim, f"{split}_nats": measured.nats, "kind": measured.kind}
 
     def draw(self, state, step: int) -> np.ndarray | None:
@@ -92,7 +99,7 @@ class Examiner:
             "platform": jax.devices()[0].platform,
         }
         if self._log_prob is not None:
-            measured = evaluate_log_prob(self._log_prob_padded, state, self._batches(test), self.key, self.dims)
+            measured = evaluate_log_prob(self._log_prob, state, evaluated_batches(test, cfg), self.key, self.dims)
             result["likelihood"] = dataclasses.asdict(measured) | {"split": "test"}
         if self._sample is None:
             return result

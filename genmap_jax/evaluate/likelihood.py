@@ -48,16 +48,27 @@ def evaluate_log_prob(
     dims: dimensions (or bytes) of one example, for bits per dimension.
     Raises ValueError if there are fewer than two examples or the batches differ in kind.
     """
-    kinds, nats = set(), []
+    return summary(*log_probs(log_prob, state, batches, key), dims)
+
+
+def log_probs(
+    log_prob: Callable[[Any, Batch, Key], LogProb], state: Any, batches: Iterable[Batch], key: Key
+) -> tuple[np.ndarray, str]:
+    """Every example's log-probability in nats, float64 [N], and their kind. Arguments as of `evaluate_log_prob`."""
+    kinds, nats = set(), [np.zeros(0)]
     for i, batch in enumerate(batches):
         value = log_prob(state, batch, jax.random.fold_in(key, i))
         kinds.add(value.kind)
         nats.append(np.asarray(value.nats, np.float64))
     if len(kinds) > 1:
         raise ValueError(f"cannot average log-probabilities of different kinds: {sorted(kinds)}")
-    n = sum(len(part) for part in nats)
+    return np.concatenate(nats), kinds.pop() if kinds else ""
+
+
+def summary(nats: np.ndarray, kind: str, dims: int) -> Likelihood:
+    """Mean and standard error of log-probabilities [N]."""
+    n = len(nats)
     if n < 2:
         raise ValueError(f"{n} example(s) to evaluate: a mean with a standard error needs at least 2")
-    nats = np.concatenate(nats)
     mean, stderr = float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(n))
-    return Likelihood(mean, bits_per_dim(mean, dims), stderr, -bits_per_dim(stderr, dims), kinds.pop(), n)
+    return Likelihood(mean, bits_per_dim(mean, dims), stderr, -bits_per_dim(stderr, dims), kind, n)

@@ -17,7 +17,7 @@ averaging and of Adam's b2 are left out.
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import flax.struct
@@ -28,6 +28,7 @@ import optax
 from genmap_jax import parallel
 from genmap_jax.algorithm import Algorithm, Array, Batch, Key, Metrics, Params, ema_update, player
 from genmap_jax.data import pixels
+from genmap_jax.evaluate.path_length import slerp
 from genmap_jax.objectives import adversarial
 from genmap_jax.optim import Optim, optimizer
 
@@ -35,6 +36,9 @@ from genmap_jax.optim import Optim, optimizer
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A GAN for images (H, W, C) or vectors (D,)."""
+
+    system: ClassVar[str] = "GAN"
+    objective: ClassVar[str] = "adversarial min-max"
 
     shape: tuple[int, ...]
     """Of one example."""
@@ -261,7 +265,12 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         x = generate(cfg, state.averaged, latents(parallel.example_keys(key, n), cfg.latent))
         return pixels.requantise(x, cfg.levels) if images else x
 
-    return Algorithm(init, step, sample)
+    def walk(state: State, key: Key, t: Array) -> Array:
+        a, b = (latents(parallel.example_keys(k, len(t)), cfg.latent) for k in jax.random.split(key))
+        x = generate(cfg, state.averaged, slerp(a, b, t))
+        return (x + 1.0) * (cfg.levels / 2.0) - 0.5 if images else x  # the middle of a grey level's cell is its number
+
+    return Algorithm(init, step, sample, evaluations=1, walk=walk)
 
 
 def _check(cfg: Config) -> None:

@@ -15,7 +15,7 @@ likelihood needs; see also samplers/sde.py and nn/unet.py.
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -33,12 +33,14 @@ from genmap_jax.samplers.sde import (
     VE,
     VP,
     SubVP,
+    denoised,
     expand,
     log_nsr,
-    predictor_corrector,
+    predictor_corrector_step,
     prior_sample,
     score_from_eps,
 )
+from genmap_jax.samplers.watching import watch
 
 EMBEDDING = 128
 """Width of the embedding of the noise level."""
@@ -46,6 +48,9 @@ EMBEDDING = 128
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    system: ClassVar[str] = "Score-based model"
+    objective: ClassVar[str] = "denoising score matching"
+
     shape: tuple[int, ...]
     """(H, W, C) of images or (D,) of vectors."""
     levels: int = 256
@@ -205,13 +210,20 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def sample(state, key, n, cond=None):
         if cond is not None:
             raise ValueError("this score model is unconditional: call sample with cond=None")
+        if cfg.sampler == "ode":
+            field = lambda x, t: score(cfg, state.averaged, x, t)  # noqa: E731
+            keys, _ = _split(parallel.example_keys(key, n))
+            return to_data(cfg, ode.sample(sde, field, prior_sample(sde, keys, cfg.shape), tol=cfg.tol))
+        return trace(state, key, n, 1)[0]
+
+    def trace(state, key, n, frames):
+        """The reverse SDE; all frames but the last still carry noise."""
         field = lambda x, t: score(cfg, state.averaged, x, t)  # noqa: E731
         keys, noise = _split(parallel.example_keys(key, n))
-        x = prior_sample(sde, keys, cfg.shape)
-        if cfg.sampler == "ode":
-            return to_data(cfg, ode.sample(sde, field, x, tol=cfg.tol))
         options = {"steps": cfg.sample_steps, "corrector_steps": cfg.corrector_steps, "snr": cfg.snr}
-        return to_data(cfg, predictor_corrector(sde, field, x, noise, **options))
+        step = predictor_corrector_step(sde, field, noise, **options)
+        x = watch(step, prior_sample(sde, keys, cfg.shape), cfg.sample_steps, frames)
+        return to_data(cfg, x.at[-1].set(denoised(sde, field, x[-1])))
 
     def log_prob(state, batch, key) -> LogProb:
         field = lambda x, t: score(cfg, state.averaged, x, t)  # noqa: E731
@@ -222,7 +234,10 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         cell = pixels.log_cell(math.prod(cfg.shape), cfg.levels) if name == "image" else 0.0
         return LogProb(nats + cell, "estimate", stderr)
 
-    return Algorithm(init, step, sample, log_prob)
+    if cfg.sampler == "ode":
+        return Algorithm(init, step, sample, log_prob)
+    evaluations = cfg.sample_steps * (1 + cfg.corrector_steps) + 1
+    return Algorithm(init, step, sample, log_prob, evaluations=evaluations, trace=trace)
 
 
 def _split(keys: Key) -> tuple[Key, Key]:

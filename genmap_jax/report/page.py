@@ -1,80 +1,382 @@
-"""One self-contained HTML page from finished run folders: a table row, samples and curves for each."""
+"""One self-contained HTML page from evaluated run folders, readable offline; its map and numbers as files beside it."""
 
 import base64
-import html
+import dataclasses
+import hashlib
 import io
-import json
+from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from genmap_jax.logs import read_metrics
-
-CONTINENTS = {
-    "tractable": "explicit, tractable density",
-    "approximate": "explicit, approximate density",
-    "implicit": "implicit density",
-}
+from genmap_jax.report import charts
+from genmap_jax.report.findings import comparable, findings, headline
+from genmap_jax.report.map_picture import svg_map, write_map
+from genmap_jax.report.rows import KIND_WORDS, KINDS, Ablation, Group, Number, Report, digits, read
+from genmap_jax.report.tables import write_tables
 
 
 def write_page(folders: list[Path], path: Path) -> Path:
-    """Write the page for run folders that have a result.json, in order; those without one are named on it."""
+    """Write the page of run folders and ablation folders to `path`; returns `path`.
+
+    Beside it: map.svg, map_phone.svg, map.png, numbers.csv, numbers.parquet. Folders without a card are named as not
+    finished. Raises ValueError if two folders are the same experiment with the same seed.
+    """
     import jinja2
 
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("genmap_jax.report", "."), autoescape=True)
-    runs = [run_summary(folder) for folder in folders if (folder / "result.json").exists()]
-    unfinished = [folder.name for folder in folders if not (folder / "result.json").exists()]
+    report = read(folders)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(environment.get_template("page.html.jinja").render(runs=runs, unfinished=unfinished))
+    if report.groups:
+        write_map(report.groups, path.with_name("map"))
+    write_tables(report, path.with_name("numbers"))
+    source = files("genmap_jax.report")
+    script = source.joinpath("page.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    text = environment.from_string(source.joinpath("page.html.jinja").read_text(encoding="utf-8")).render(
+        report=report,
+        summary=summary(report),
+        maps=[(wide, svg_map(report.groups, portrait=wide == "phone", links=True)) for wide in ("wide", "phone")]
+        if report.groups
+        else [],
+        findings={data: (findings(groups), _price_charts(groups)) for data, groups in report.fields.items()},
+        columns=columns(report.groups),
+        bodies=bodies(report),
+        methods=methods(report),
+        families=[family(group, report) for group in report.groups],
+        ablations=[a for a in report.ablations if a.name not in {g.card["experiment"] for g in report.groups}],
+        style=source.joinpath("page.css").read_text(encoding="utf-8"),
+        ablation_rows=ablation_rows,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def run_summary(folder: Path) -> dict[str, Any]:
-    """What the page shows of one run folder, read from its files only."""
-    result = json.loads((folder / "result.json").read_text())
-    _, continent, family = result["family"].split(".")[:3]
-    likelihood, distance = result.get("likelihood"), result.get("energy_distance")
-    return result | {
-        "family": family,
-        "continent": CONTINENTS.get(continent, continent),
-        "bits": f"{likelihood['bits_per_dim']:.3f} ± {likelihood['bits_per_dim_stderr']:.3f}" if likelihood else "none",
-        "kind": likelihood["kind"].replace("_", " ") if likelihood else "no density",
-        "distance": f"{distance['value']:.4f} ± {distance['stderr']:.4f}" if distance else "",
-        "floor": f"{distance['null_floor']:.4f} ± {distance['null_stderr']:.4f}" if distance else "",
-        "samples": _samples(folder),
-        "curves": _curves(read_metrics(folder / "metrics.jsonl")),
-        "command": _command(folder),
+def summary(report: Report) -> str:
+    """What was measured, in one sentence."""
+    runs = sum(len(group.cards) for group in report.groups)
+    minutes = sum(card["train_seconds"] for group in report.groups for card in group.cards) / 60
+    systems, data = len({g.card["system"] for g in report.groups}), len(report.fields)
+    return (
+        f"{_count(systems, 'family', 'families')} on {_count(data, 'data set')}, measured in {_count(runs, 'run')} "
+        f"that trained for {digits(minutes)} minutes in all on {_machines(report)}."
+    )
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def _machines(report: Report) -> str:
+    cards = [card for group in report.groups for card in group.cards]
+    kinds = dict.fromkeys((card["devices"], card.get("device_kind") or card["platform"]) for card in cards)
+    return " and ".join(_count(n, f"{kind} device") for n, kind in kinds)
+
+
+def _price_charts(groups: list[Group]) -> list[str]:
+    return [svg for metric, members in comparable(groups) for svg in charts.price(members, metric)]
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Text, small lines under it, and what it is sorted by: `rank` first, which no direction turns round."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    value: float | str | None = None
+    rank: int = 0
+    flag: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of the comparison. `first` is the direction of the first sort, the one that puts the best on top."""
+
+    title: str
+    cell: Callable[[Group], Cell]
+    first: str = "ascending"
+    number: Callable[[Group], Number | None] | None = None
+    """The metric it shows: what real data scores on it stands in the row above the families."""
+
+    def reference(self, groups: list[Group]) -> str:
+        """What real data scores, "" if nothing says."""
+        measured = [n for g in groups if self.number and (n := self.number(g)) and n.null is not None]
+        nulls = sorted({n.null: digits(n.null, max(n.null_sd or 0, n.half_width or 0)) for n in measured}.items())
+        return " to ".join(dict.fromkeys(text for _, text in (nulls[:1] + nulls[-1:])))
+
+
+MISSING = Cell("")
+
+
+def columns(groups: list[Group]) -> list[Column]:
+    """The columns after the family's name; metrics that nobody has are left out."""
+    distance = {g.data: headline([h for h in groups if h.data == g.data]) for g in groups}
+    metrics = [
+        _metric_column(name, first)
+        for name, first in (
+            ("KD", "ascending"),
+            ("precision", "descending"),
+            ("recall", "descending"),
+            ("density", "descending"),
+            ("coverage", "descending"),
+        )
+        if any(g.metric(name) for g in groups)
+    ]
+    return [
+        Column("Likelihood", likelihood_cell),
+        Column(
+            "Distance to data",
+            lambda g: _distance_cell(g, distance[g.data]),
+            number=lambda g: g.metrics.get(distance[g.data]),
+        ),
+        *metrics,
+        Column("Parameters", lambda g: Cell(f"{g.card['parameters']:,}", value=g.card["parameters"])),
+        Column("Training, s", lambda g: _cost_cell(g.train_seconds)),
+        Column("Samples/s", lambda g: _cost_cell(g.samples_per_second), "descending"),
+        Column("Network evaluations", _evaluations_cell),
+        Column("Memorises", _memory_cell),
+    ]
+
+
+def likelihood_cell(group: Group) -> Cell:
+    """Sorted by kind, then by value: no bound or estimate gets a place among exact numbers. Without a density: last."""
+    number = group.likelihood
+    if number is None:
+        return Cell("none", ("no density",), None, len(KINDS))
+    notes = [number.interval, KIND_WORDS[number.kind][1]]
+    if group.upper:
+        notes.append(f"other bound {group.upper.text}")
+    return Cell(number.text, tuple(notes), number.value, KINDS.index(number.kind))
+
+
+def _metric_column(name: str, first: str) -> Column:
+    def cell(group: Group) -> Cell:
+        number = group.metric(name)
+        return Cell(number.text, (number.interval,), number.value) if number else MISSING
+
+    return Column(name[0].upper() + name[1:], cell, first, lambda g: g.metric(name))
+
+
+def _distance_cell(group: Group, name: str | None) -> Cell:
+    number = group.metrics.get(name)
+    if number is None:
+        return MISSING
+    multiple = number.floor if number.multiple is not None else ""
+    return Cell(f"{name.split('-')[0]} {number.text}", (number.interval, multiple), number.value)
+
+
+def _memory_cell(group: Group) -> Cell:
+    if group.memorises is None:
+        return Cell("not tested")
+    if group.memorises:
+        return Cell("⚑ flagged", (group.memorises_why,), 1, flag=True)
+    return Cell("no flag", value=0)
+
+
+def _cost_cell(number: Number | None) -> Cell:
+    if number is None:
+        return MISSING
+    return Cell(digits(number.value), (f"± {digits(number.stderr)}",) if number.stderr else (), number.value)
+
+
+def _evaluations_cell(group: Group) -> Cell:
+    count = group.card.get("evaluations")
+    return Cell("adaptive") if count is None else Cell(f"{count:,}", value=count)
+
+
+def bodies(report: Report) -> list[tuple[dict[str, Any], list[Group]]]:
+    """(heading, groups): one table body for each data set and extractor, the sets within which rows are sorted."""
+    sets: dict[tuple[str, str], list[Group]] = {}
+    for group in report.groups:
+        sets.setdefault((group.data, group.extractor), []).append(group)
+    shown = columns(report.groups)
+    return [
+        ({"text": _field(data, members[0]), "reference": any(column.reference(members) for column in shown)}, members)
+        for (data, _), members in sets.items()
+    ]
+
+
+def _field(data: str, group: Group) -> str:
+    extractor = group.card.get("extractor")
+    return f"{data}, features of {extractor['name']} {extractor['hash'][:8]}" if extractor else data
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+
+def methods(report: Report) -> list[tuple[str, str]]:
+    """(topic, text) of how the numbers came about, read from the cards."""
+    cards = [card for group in report.groups for card in group.cards]
+    if not cards:
+        return []
+    said = [
+        (
+            "Likelihood",
+            "Shown as a cost on held-out test data, lower is better: bits per dimension, bits per byte of text, or "
+            "nats per example. “≤” comes from a lower bound on log p, “≥” from an upper bound, “≈” is an estimate that "
+            "can err to either side, no sign is exact. The kinds are never ranked against each other.",
+        )
+    ]
+    extractors = {(g.data, g.extractor): g.card["extractor"] for g in report.groups if g.card.get("extractor")}
+    for (data, _), e in extractors.items():
+        accuracy = f", classification accuracy {e['accuracy']:.3g}" if e.get("accuracy") is not None else ""
+        said.append(("Features", f"On {data}: {e['name']}, hash {e['hash']}, fitted on the {e['fit']}{accuracy}."))
+    sizes = {
+        f"{data}: " + _sizes(members) for data, members in report.fields.items() if any(g.metrics for g in members)
+    }
+    if sizes:
+        said.append(("Examples", "; ".join(sorted(sizes)) + "."))
+    if any(n.null is not None for g in report.groups for n in g.metrics.values()):
+        said.append(
+            (
+                "The floor",
+                "The null value of a metric is what real data scores against other real data at the same sample size: "
+                "no model can be told from the data below it. “1.30 × floor” is a distance 1.3 times as long.",
+            )
+        )
+    several = any(len(group.cards) > 1 for group in report.groups)
+    single = any(len(group.cards) == 1 for group in report.groups)
+    intervals = "Intervals are 95 %. "
+    if single:
+        intervals += (
+            "With one seed they are bootstrap intervals over examples: they do not cover the luck of the training run. "
+        )
+    if several:
+        intervals += (
+            "With several seeds the value is the mean, ± its standard error, and the interval is Student's t over "
+            "seeds, or as wide as that over examples if this is wider. "
+        )
+    intervals += "A finding needs two intervals that do not overlap; times and speeds, measured once, a factor of 1.25."
+    said.append(("Intervals", intervals))
+    seeds = "; ".join(f"{g.label} on {g.data}: {', '.join(str(c['seed']) for c in g.cards)}" for g in report.groups)
+    said.append(("Seeds", f"{seeds}."))
+    versions = dict.fromkeys(f"{name} {v}" for card in cards for name, v in (card.get("versions") or {}).items())
+    commits = dict.fromkeys(str(card["commit"]) for card in cards if card.get("commit"))
+    seconds = sum(card["train_seconds"] for card in cards)
+    machine = f"{_machines(report)}, {digits(seconds)} s of training in all"
+    machine += f"; commit {', '.join(commits)}" if commits else ""
+    said.append(("Machine and code", machine + (f"; {', '.join(versions)}." if versions else ".")))
+    return said
+
+
+def _sizes(groups: list[Group]) -> str:
+    pairs = dict.fromkeys(n.n for g in groups for n in g.metrics.values() if len(n.n) == 2)
+    return " or ".join(f"{real:,} real and {generated:,} generated" for real, generated in pairs)
+
+
+# ---- one family ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture as data. `moving`: what a Play button puts in its place."""
+
+    src: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+    moving: str = ""
+    smooth: bool = False
+
+
+def family(group: Group, report: Report) -> dict[str, Any]:
+    """What the section of a group shows."""
+    folder = group.folders[0] / "evaluation"
+    land, region = group.land
+    of = f"{group.label} on {group.data}"
+    text = folder / "samples.txt"
+    return {
+        "group": group,
+        "place": f"{land}, {region}" if region else land,
+        "pictures": list(filter(None, _pictures(group, folder, of))),
+        "text": text.read_text(encoding="utf-8", errors="replace")[:1500] if text.exists() else "",
+        "of": of,
+        "curves": charts.curves(group),
+        "numbers": numbers(group),
+        "commands": list(dict.fromkeys(card["command"] for card in group.cards)),
+        "ablations": [a for a in report.ablations if a.name == group.card["experiment"]],
     }
 
 
-def _samples(folder: Path) -> str:
-    """The last samples, as an inline picture or text (safe HTML)."""
-    last = sorted(p for p in (folder / "samples").iterdir() if p.stem.isdigit())[-1]
-    if last.suffix == ".txt":
-        return f'<pre tabindex="0">{html.escape(last.read_text()[:1500])}</pre>'
-    data = base64.b64encode(last.read_bytes()).decode()
-    return f'<img alt="samples of {html.escape(folder.name)}" src="data:image/png;base64,{data}">'
+def _pictures(group: Group, folder: Path, of: str):
+    points = (folder / "density.png").exists()
+    yield _picture(folder / "samples.png", f"Samples of {of}", "Samples, none selected.", smooth=points)
+    alt = f"{group.label}'s sampler at work on {group.data}: the end of it until played"
+    yield _moving(folder / "sampler.gif", alt, "The sampler at work; the still is its end.")
+    nearest = "Samples above, and below each the training image nearest to it."
+    why = f" Memorisation {'flagged' if group.memorises else 'not flagged'}: {group.memorises_why}."
+    yield _picture(
+        folder / "nearest.png",
+        f"Eight samples of {of}, each above its nearest training image",
+        nearest + (why if group.memorises is not None else ""),
+    )
+    yield _picture(
+        folder / "density.png",
+        f"The true law of {group.data} beside that of {group.label}",
+        "Truth and model.",
+        smooth=True,
+    )
 
 
-def _curves(rows: list[dict[str, Any]]) -> str:
-    """Training loss, and validation bits/dim where there is one, as inline SVG."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+def _picture(path: Path, alt: str, caption: str, smooth: bool = False) -> Picture | None:
+    if not path.exists():
+        return None
+    from PIL import Image
 
-    shown = [name for name in ("loss", "loss_d", "loss_g", "validation_bits_per_dim") if any(name in r for r in rows)]
-    figure = Figure(figsize=(3.2 * len(shown), 2.2), layout="constrained")
-    FigureCanvasSVG(figure)
-    for i, name in enumerate(shown):
-        axes = figure.add_subplot(1, len(shown), i + 1)
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), linewidth=1)
-        axes.set_title(name.replace("_", " "), fontsize=9)
-        axes.tick_params(labelsize=7)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="curves: {", ".join(shown)}"', 1)
+    with Image.open(path) as picture:
+        width, height = picture.size
+    return Picture(_data(path.read_bytes(), "png"), width, height, alt, caption, smooth=smooth)
 
 
-def _command(folder: Path) -> str:
-    command = json.loads((folder / "environment.json").read_text())["command"]
-    return "python experiments/" + " ".join([Path(command[0]).name, *command[1:]])
+def _moving(path: Path, alt: str, caption: str) -> Picture | None:
+    if not path.exists():
+        return None
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.seek(getattr(picture, "n_frames", 1) - 1)
+        picture.convert("RGB").save(buffer, "png", optimize=True)
+        width, height = picture.size
+    return Picture(_data(buffer.getvalue(), "png"), width, height, alt, caption, _data(path.read_bytes(), "gif"))
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def numbers(group: Group) -> list[tuple[str, ...]]:
+    """(quantity, value, interval, real data, N, every seed) of all that a group has."""
+    rows = [
+        (f"likelihood, {KIND_WORDS[n.kind or 'exact'][1]}", n) for n in (group.likelihood, group.upper) if n is not None
+    ]
+    rows += [(name, number) for name, number in group.metrics.items()]
+    rows.append(("training, s", group.train_seconds))
+    if group.samples_per_second:
+        rows.append(("samples/s", group.samples_per_second))
+    shown = []
+    for name, n in rows:
+        null = "" if n.null is None else digits(n.null, n.null_sd) + (f" ± {digits(n.null_sd)}" if n.null_sd else "")
+        value = n.text + (f" ± {digits(n.stderr)}" if n.stderr else "")
+        count = " real, ".join(f"{k:,}" for k in n.n) + (" generated" if len(n.n) == 2 else "")
+        seeds = ", ".join(f"{seed}: {digits(v, n.half_width)}" for seed, v in n.seeds)
+        shown.append((name, value, n.interval, null, count, seeds))
+    for name in ("parameters", "steps", "evaluations"):
+        if group.card.get(name) is not None:
+            shown.append((name, f"{group.card[name]:,}", "", "", "", ""))
+    return shown
+
+
+def ablation_rows(ablation: Ablation) -> list[tuple[str, list[str]]]:
+    """(variant, cells): mean ± standard error and difference to the baseline for each quantity."""
+    return [
+        (name.replace("_", " "), [text for quantity in ablation.quantities for text in ablation.cell(name, quantity)])
+        for name in ablation.variants
+    ]

@@ -52,3 +52,95 @@ def _scatter(x: np.ndarray, path: Path) -> None:
     axes.scatter(x[:, 0], x[:, 1], s=4, alpha=0.6)
     axes.set_aspect("equal")
     figure.savefig(path, dpi=100)
+
+
+def densities(law, log_density, generated: np.ndarray, path: Path) -> None:
+    """The truth beside the model, on the plane: its density where there is one, and its samples.
+
+    law: a `data.toy.Density`. log_density: points [N, 2] -> log-probability [N], or None. generated: [N, 2].
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    low, high = law.window
+    side = low + (np.arange(150) + 0.5) * (high - low) / 150
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2).astype(np.float32)
+    truth = np.exp(np.asarray(law.log_prob(grid))).reshape(150, 150)
+    shown = [("truth", truth)]
+    if log_density is not None:
+        shown.append(("model density", np.exp(log_density(grid)).reshape(150, 150)))
+    figure = Figure(figsize=(3 * (len(shown) + 1), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    all_axes = figure.subplots(1, len(shown) + 1)
+    for axes, (title, values) in zip(all_axes, shown, strict=False):
+        axes.imshow(values, origin="lower", extent=(low, high, low, high), vmin=0.0, vmax=truth.max(), cmap="magma")
+        axes.set_title(title, fontsize=10)
+    all_axes[-1].scatter(*generated[:1000].T, s=2, alpha=0.5)
+    all_axes[-1].set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    all_axes[-1].set_title("model samples", fontsize=10)
+    for axes in all_axes:
+        axes.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=100)
+
+
+def animation(frames: np.ndarray, path: Path, levels: int = 256) -> Path:
+    """A sampler at work, as a GIF that loops: about 2.5 s of at most 40 frames, and the last one held for 1.5 s.
+
+    frames: [T,n,H,W,C] uint8 images with values 0..levels-1 (the first 16 are shown), [T,n,2] floats (points), or
+    [T,n,L] integers (bytes of text; 0 is not yet written; the first four rows are shown).
+    Raises ValueError for any other shape.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim == 5:
+        draw = [image_grid(frame[:16], levels) for frame in _some(frames)]
+    elif frames.ndim == 3 and frames.dtype.kind in "iu":
+        draw = [_page_of_text(frame[:4]) for frame in _some(frames)]
+    elif frames.ndim == 3 and frames.shape[2] == 2:
+        draw = _moving_points(_some(frames))
+    else:
+        raise ValueError(f"an animation of shape {frames.shape}: expected [T,n,H,W,C], [T,n,2] or integers [T,n,L]")
+    each = max(40, 10 * round(250 / len(draw)))  # a GIF counts in 10 ms, and browsers slow down what is below 20
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durations = [each] * (len(draw) - 1) + [1500]
+    draw[0].save(path, save_all=True, append_images=draw[1:], duration=durations, loop=0, optimize=True)
+    return path
+
+
+def _some(frames: np.ndarray, most: int = 40) -> np.ndarray:
+    """At most 40 frames, evenly spaced, the first and the last among them."""
+    return frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), most)).round().astype(int))]
+
+
+def _moving_points(frames: np.ndarray, side: int = 320) -> list:
+    """Points in the window of the last frame; what is outside is not drawn."""
+    from PIL import Image, ImageDraw
+
+    last = frames[-1][np.isfinite(frames[-1]).all(axis=1)]
+    centre = (last.max(axis=0) + last.min(axis=0)) / 2 if len(last) else np.zeros(2)
+    half = 0.55 * float((last.max(axis=0) - last.min(axis=0)).max()) if len(last) else 1.0
+    pictures = []
+    for frame in frames:
+        picture = Image.new("L", (side, side), 255)
+        pen = ImageDraw.Draw(picture)
+        at = ((frame - centre) / (half or 1.0) * [1, -1] + 1) * side / 2
+        for x, y in at[np.isfinite(at).all(axis=1) & (np.abs(at) < 2 * side).all(axis=1)]:
+            pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=70)
+        pictures.append(picture)
+    return pictures
+
+
+def _page_of_text(rows: np.ndarray, columns: int = 64):
+    """Rows of bytes in a monospaced type, an empty line between them; the page has room for all that is to come."""
+    from matplotlib.font_manager import FontProperties, findfont
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans Mono")), 13)
+    deep = -(-rows.shape[1] // columns) + 1  # lines of a row without line breaks, and the empty one
+    picture = Image.new("L", (8 * columns + 16, 17 * deep * len(rows) + 8), 255)
+    pen = ImageDraw.Draw(picture)
+    for i, row in enumerate(rows):
+        text = as_text(np.trim_zeros(row, "b"))
+        lines = [line[j : j + columns] for line in text.splitlines() for j in range(0, max(1, len(line)), columns)]
+        for j, line in enumerate(lines[: deep - 1]):
+            pen.text((8, 4 + 17 * (i * deep + j)), line.expandtabs(4), fill=25, font=font)
+    return picture

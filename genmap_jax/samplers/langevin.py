@@ -22,13 +22,19 @@ Energy = Callable[[Array], Array]
 
 def ula(energy: Energy, x: Array, keys: Array, eps: float, steps: int) -> Array:
     """Unadjusted Langevin chains: x [N, ...] after `steps` steps. `keys`: [N]."""
+    body = ula_step(energy, keys, eps)
+    return jax.lax.scan(lambda x, i: (body(i, x), None), x, jnp.arange(steps))[0]
+
+
+def ula_step(energy: Energy, keys: Array, eps: float) -> Callable[[Array, Array], Array]:
+    """Step i of `ula` as a function (i, x [N, ...]) -> x."""
     gradient = value_and_grad(energy)
 
-    def body(x, i):
+    def step(i, x):
         noise, _ = draw(keys, i, x.shape[1:])
-        return move(x, gradient(x)[1], noise, eps), None
+        return move(x, gradient(x)[1], noise, eps)
 
-    return jax.lax.scan(body, x, jnp.arange(steps))[0]
+    return step
 
 
 def mala(energy: Energy, x: Array, keys: Array, eps: float, steps: int) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax.samplers.sde import SDE, Field, expand, tweedie
+from genmap_jax.samplers.sde import SDE, Field, denoised, expand
 
 Array = jax.Array
 
@@ -96,7 +96,7 @@ def sample(sde: SDE, score: Field, x: Array, *, tol: float = 1e-5) -> Array:
     """x_T [B, ...] -> x_0 [B, ...]: the ODE down to eps_sample, then denoised. A function of x_T alone."""
     velocity = _flat(probability_flow(sde, score), x.shape[1:])
     y, _ = dopri5(velocity, x.reshape(x.shape[0], -1), sde.T, sde.eps_sample, rtol=tol, atol=tol)
-    return tweedie(sde, score)(y.reshape(x.shape), jnp.full(x.shape[0], sde.eps_sample, x.dtype))
+    return denoised(sde, score, y.reshape(x.shape))
 
 
 def log_prob(

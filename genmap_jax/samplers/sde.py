@@ -190,6 +190,14 @@ def predictor_corrector(
     corrector_steps: Langevin steps after each predictor step: steps * (1 + corrector_steps) + 1 scores in all.
     snr: signal-to-noise ratio r of the Langevin step 2 a^2 (r std)^2.
     """
+    step = predictor_corrector_step(sde, score, keys, steps=steps, corrector_steps=corrector_steps, snr=snr)
+    return denoised(sde, score, jax.lax.fori_loop(0, steps, step, x))
+
+
+def predictor_corrector_step(
+    sde: SDE, score: Field, keys: Array, *, steps: int, corrector_steps: int = 1, snr: float = 0.16
+) -> Callable[[Array, Array], Array]:
+    """Step i of `predictor_corrector` as a function (i, x [B, ...]) -> x."""
     times = jnp.linspace(sde.T, sde.eps_sample, steps + 1)
 
     def body(i, x):
@@ -205,7 +213,11 @@ def predictor_corrector(
             x = x + step * score(x, at(s)) + jnp.sqrt(2.0 * step) * draw(1 + k)
         return x
 
-    x = jax.lax.fori_loop(0, steps, body, x)
+    return body
+
+
+def denoised(sde: SDE, score: Field, x: Array) -> Array:
+    """What a sampler ends with: the mean of x_0 given x at eps_sample, since the last noise is not data. [B, ...]"""
     return tweedie(sde, score)(x, jnp.full(x.shape[0], sde.eps_sample, x.dtype))
 
 

@@ -13,7 +13,8 @@ strings of length L and sums to one over all V^L of them. No dropout.
 """
 
 import dataclasses
-from typing import Any, Literal
+import math
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -33,10 +34,15 @@ its past contiguously; and in one axis with the batch, because XLA copies a [1, 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    system: ClassVar[str] = "GPT"
+    objective: ClassVar[str] = "exact likelihood"
+
     vocab: int = 256
-    """Tokens are 0..vocab-1; 256 for bytes."""
+    """Tokens are 0..vocab-1; 256 for bytes, the number of grey values for images."""
     length: int = 64
     """Tokens of an example, all of them predicted."""
+    shape: tuple[int, int, int] | None = None
+    """(H, W, C) of images, read row by row, a token for every channel of a pixel: length = H W C. None: text."""
     layers: int = 4
     heads: int = 4
     width: int = 128
@@ -46,6 +52,12 @@ class Config:
     optim: Optim = Optim()
     ema_halflife: float | None = None
     """In examples; None evaluates the last parameters."""
+
+
+    @property
+    def levels(self) -> int | None:
+        """Grey values, of images."""
+        return self.vocab if self.shape else None
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------
@@ -163,6 +175,8 @@ def decoding_step(cfg: Config, params: Params) -> decoding.Step:
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
+    if cfg.shape is not None and cfg.length != math.prod(cfg.shape):
+        raise ValueError(f"length={cfg.length}: images of shape={cfg.shape} have {math.prod(cfg.shape)} tokens")
     for name in ("vocab", "length", "layers", "heads", "width"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}={getattr(cfg, name)}: must be at least 1")
@@ -181,7 +195,10 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         params = GPT(cfg).init(key, jnp.zeros((1, cfg.length), jnp.int32))["params"]
         return init_state(params, tx, cfg.ema_halflife)
 
-    nats = lambda params, keys, batch: log_prob(cfg, params, batch["tokens"])  # noqa: E731
+    def tokens(batch):
+        return batch["tokens"] if cfg.shape is None else batch["image"].reshape(-1, cfg.length).astype(jnp.int32)
+
+    nats = lambda params, keys, batch: log_prob(cfg, params, tokens(batch))  # noqa: E731
     loss = exact_likelihood.negative_log_likelihood(nats, cfg.length)
     step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
 
@@ -189,9 +206,16 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         if cond is not None:
             raise ValueError("this GPT is unconditional: call sample with cond=None")
         model = decoding_step(cfg, state.averaged)
-        return decoding.decode(model, empty_cache(cfg, n), cfg.length, keys=parallel.example_keys(key, n))
+        drawn = decoding.decode(model, empty_cache(cfg, n), cfg.length, keys=parallel.example_keys(key, n))
+        return drawn if cfg.shape is None else drawn.reshape(n, *cfg.shape).astype(jnp.uint8)
+
+    def trace(state, key, n, frames):
+        drawn = sample(state, key, n)
+        stops = jnp.linspace(0, cfg.length, frames + 1)[1:].round()
+        seen = jnp.arange(cfg.length)[None, :] < stops[:, None]  # [frames, L]
+        return jnp.where(seen.reshape(frames, 1, *drawn.shape[1:]), drawn[None], 0)
 
     def evaluate(state, batch, key) -> LogProb:
-        return LogProb(log_prob(cfg, state.averaged, batch["tokens"]), "exact")
+        return LogProb(log_prob(cfg, state.averaged, tokens(batch)), "exact")
 
-    return Algorithm(init, step, sample, evaluate)
+    return Algorithm(init, step, sample, evaluate, evaluations=cfg.length, trace=trace)

@@ -1,0 +1,45 @@
+"""A GPT over the pixels of 8x8 digits, one grey value after the other. Chen et al. 2020 (iGPT),
+https://proceedings.mlr.press/v119/chen20s.html
+
+    python experiments/gpt_digits.py
+    python experiments/gpt_digits.py --ablation all --seeds 3
+
+Expect: TODO
+
+Differs from the paper: 17 grey values instead of a palette of 512 colours, a model of 0.2 M parameters, unconditional.
+"""
+
+from genmap_jax.config import Experiment
+from genmap_jax.optim import Optim
+from genmap_jax.tractable import gpt
+
+STEPS, BATCH = 1700, 32
+CONFIG = Experiment(
+    name="gpt_digits",
+    data="digits",
+    steps=STEPS,
+    batch_size=BATCH,
+    eval_every=850,
+    model=gpt.Config(
+        vocab=17,
+        length=64,
+        shape=(8, 8, 1),
+        layers=3,
+        heads=4,
+        width=64,
+        optim=Optim(lr=3e-3, b2=0.99, weight_decay=0.3, warmup=100 * BATCH, decay=STEPS * BATCH, final=0.1),
+        ema_halflife=200 * BATCH,
+    ),
+)
+ALGORITHM = gpt.algorithm
+ABLATIONS = {
+    "one_layer": {"model.layers": 1},
+    "one_head": {"model.heads": 1},
+    "no_weight_decay": {"model.optim.weight_decay": 0.0},
+    "no_ema": {"model.ema_halflife": None},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.train import main
+
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -1,0 +1,68 @@
+"""Feature extractors: the spaces in which samples are compared with data. Every number made in one carries its name.
+
+* `own`           64 features of a small classifier trained on the data at hand; no weights needed
+* `efficientnet`  EfficientNet-Lite0, ImageNet weights from an installed package, then PCA: for photographs
+* `inception`     Inception-v3 of 2015-12-05, the only one whose Fréchet distance is the FID
+* `vit`           DINOv2 and CLIP vision transformers
+* `weights`       reading weight files without running code     * `record`  what an extractor is
+
+    extract = features.extractor("own", data="digits", levels=17)
+    extract.features(images)                # uint8 [N,H,W,C] -> float64 [N,64]
+    extract.name, extract.hash              # "own64", 12 hex digits: part of every metric's name
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from genmap_jax.evaluate.features.record import Extractor
+
+__all__ = ["Extractor", "coordinates", "extractor"]
+
+KINDS = ("own", "efficientnet", "inception", "dinov2", "clip")
+
+
+def extractor(
+    kind: str,
+    *,
+    data: str,
+    levels: int,
+    data_dir: str | os.PathLike | None = None,
+    weights: str | os.PathLike | None = None,
+    seed: int = 0,
+) -> Extractor:
+    """Make an extractor for images with values 0..levels-1.
+
+    kind: "own" | "efficientnet" | "inception" | "dinov2" | "clip".
+    data: dataset on whose `train` split the classifier of "own" or the PCA of "efficientnet" is fitted.
+    weights: the file of "inception", "dinov2" or "clip"; "efficientnet" finds that of its package without.
+    seed: of the training of "own".
+    Raises ValueError that names the argument and the fix; ImportError for a missing optional package.
+    """
+    if kind == "own":
+        from genmap_jax.evaluate.features.own import own
+
+        return own(data, levels, data_dir, seed)
+    if kind == "efficientnet":
+        from genmap_jax.evaluate.features.efficientnet import efficientnet
+
+        return efficientnet(data, levels, data_dir, weights)
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}: choose one of {', '.join(KINDS)}, or coordinates() for vectors")
+    if weights is None:
+        raise ValueError(
+            f"weights: {kind!r} needs the path of its weight file; without one use 'own' or 'efficientnet'"
+        )
+    if kind == "inception":
+        from genmap_jax.evaluate.features.inception import inception
+
+        return inception(Path(weights), levels)
+    from genmap_jax.evaluate.features.vit import clip, dinov2
+
+    return (dinov2 if kind == "dinov2" else clip)(Path(weights), levels)
+
+
+def coordinates() -> Extractor:
+    """The extractor of vectors: the features of [N,D] are the numbers themselves, as float64 [N,D]."""
+    return Extractor("xy", "0" * 12, "nothing: the coordinates", lambda x: np.asarray(x, np.float64), None, None)

@@ -1,0 +1,280 @@
+"""From experiment scripts to cards: budget, evaluation, the map job and the single-run commands, on real runs."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import genmap_jax.evaluate.card
+from genmap_jax import cli, data, mapping, runs, train
+from genmap_jax.data import toy
+from genmap_jax.evaluate import quality
+from genmap_jax.evaluate.card import evaluate_run
+from genmap_jax.evaluate.features import extractor
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+
+
+def finished(experiment: str, folder: Path, **changes) -> Path:
+    """A run of an experiment script, in this process, and its folder."""
+    cfg, family, _ = runs.read_experiment(EXPERIMENTS / f"{experiment}.py")
+    cfg = dataclasses.replace(cfg, **changes)
+    argv, sys.argv = sys.argv, [f"{experiment}.py"]
+    try:
+        assert train.run(cfg, family, {}, train.Launch(workdir=folder, devices=1, tensorboard=False)) == 0
+    finally:
+        sys.argv = argv
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def vae(workdir):
+    folder = finished("vae_digits", workdir / "vae", steps=120)
+    evaluate_run(folder, EXPERIMENTS, samples=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gan(workdir):
+    folder = finished("gan_digits", workdir / "gan", steps=5)
+    evaluate_run(folder, EXPERIMENTS, samples=60)
+    return folder
+
+
+def card(folder: Path) -> dict:
+    return json.loads((folder / "evaluation" / "card.json").read_text())
+
+
+def genmap(*arguments, capsys, code: int = 0) -> str:
+    """What a genmap command prints."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(a) for a in arguments])
+    out = capsys.readouterr()
+    assert stop.value.code == code, out.err
+    return out.out + out.err
+
+
+# ---- the card --------------------------------------------------------------------------------------------------------
+
+
+def test_a_card_says_of_every_number_how_to_read_it(vae):
+    it = card(vae)
+    assert (it["system"], it["continent"], it["objective"]) == ("VAE", "approximate", "ELBO")
+    assert it["likelihood"]["kind"] == "lower_bound" and it["likelihood"]["unit"] == "bits/dim"
+    assert it["likelihood"]["low"] < it["likelihood"]["value"] < it["likelihood"]["high"]
+    assert it["extractor"]["name"] == "own64" and len(it["extractor"]["hash"]) == 12
+    wanted = ["FD", "KD", "CMMD", "Vendi", "precision", "recall", "density", "coverage", "IS", "TSTR", "PPL"]
+    assert {f"{name}-own64" for name in wanted} | {"energy", "C_T", "AuthPct"} == set(it["metrics"])
+    for name, number in it["metrics"].items():
+        assert math.isfinite(number["value"]) and number["n"][1] > 0 and number["better"], name
+        if name not in ("C_T", "TSTR-own64"):
+            assert number["low"] <= number["value"] <= number["high"], name
+        if name != "PPL-own64":
+            assert math.isfinite(number["null"]), name
+    assert "FID" not in json.dumps(it), "only Inception's Fréchet distance is the FID"
+    assert it["metrics"]["FD-own64"]["n"] == [100, 100]
+
+
+def test_what_lies_beside_a_card(vae):
+    out = vae / "evaluation"
+    samples = np.load(out / "samples.npz", allow_pickle=False)["image"]
+    assert samples.shape == (100, 8, 8, 1) and samples.dtype == np.uint8 and samples.max() <= 16
+    nats = np.load(out / "nats.npy", allow_pickle=False)
+    assert len(nats) == 300 and nats.mean() == pytest.approx(card(vae)["likelihood"]["nats"])
+    for name in ("samples.png", "nearest.png", "sampler.gif"):
+        assert (out / name).stat().st_size > 500, name
+    # the runner measured the same state in the same way
+    result = json.loads((vae / "result.json").read_text())
+    assert result["likelihood"]["bits_per_dim"] == pytest.approx(card(vae)["likelihood"]["value"], rel=1e-6)
+
+
+def test_a_gan_has_no_likelihood(gan):
+    it = card(gan)
+    assert it["likelihood"] is None and not (gan / "evaluation" / "nats.npy").exists()
+    assert it["evaluations"] == 1 and it["metrics"]["FD-own64"]["n"] == [60, 60]
+
+
+def test_toy_data_are_measured_against_their_law(workdir, monkeypatch):
+    monkeypatch.setattr(genmap_jax.evaluate.card, "TOY_POINTS", 20_000)
+    folder = finished("vae_toy", workdir / "vae_toy", steps=300)
+    evaluate_run(folder, EXPERIMENTS, samples=500)
+    it, law = card(folder), toy.DENSITIES["gaussians8"]
+    kl = it["metrics"]["KL(data|model)"]
+    assert kl["value"] == pytest.approx(-law.entropy - it["likelihood"]["nats"], abs=0.15)  # other points, other noise
+    assert kl["n"] == [20_000, 500] and it["likelihood"]["unit"] == "nats" and kl["low"] > -0.05
+    assert it["metrics"]["modes"]["null"] == 8 and (folder / "evaluation" / "density.png").exists()
+    assert "FD-xy" in it["metrics"] and "CMMD-xy" not in it["metrics"]
+
+
+def test_mode_counts_of_the_law_and_of_a_collapsed_sampler():
+    law = toy.DENSITIES["gaussians25"]
+    x = np.asarray(law.sample(__import__("jax").random.key(0), 5000))
+    found, near = law.modes_found(x)
+    assert found == 25 and near == pytest.approx(1 - math.exp(-4.5), abs=0.006)
+    assert law.modes_found(x[x[:, 0] > 0.5])[0] == 10
+    assert law.modes_found(x + 0.5)[1] < 0.05
+
+
+def test_a_model_that_memorises_is_flagged_and_real_data_are_not():
+    train_set, validation, test = (data.load("digits", split) for split in ("train", "validation", "test"))
+    images = train_set.take(np.arange(train_set.size))["image"]
+    held_out = np.concatenate([s.take(np.arange(s.size))["image"] for s in (validation, test)])
+    features = extractor("own", data="digits", levels=17).features
+    sets = {"train": features(images), "held_out": features(held_out)}
+    rng = np.random.default_rng(0)
+    copies = images[rng.permutation(len(images))[:250]]
+    noisy = np.clip(copies.astype(int) + rng.integers(-1, 2, copies.shape), 0, 16).astype(np.uint8)
+    half = np.concatenate([copies[:125], held_out[:125]])
+    for copied in (copies, noisy, half):
+        numbers, verdict, why = quality.memorised(**sets, generated=features(copied))
+        assert verdict and numbers["C_T"].value < -3 and "C_T" in why
+    numbers, verdict, _ = quality.memorised(**sets, generated=features(held_out[::2]))
+    assert not verdict and abs(numbers["C_T"].value) < 3
+    blurred = ((held_out[:, 1:, 1:] // 2) + (held_out[:, :-1, :-1] // 2)).astype(np.uint8)
+    blurred = np.pad(blurred, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    assert not quality.memorised(**sets, generated=features(blurred))[1], "bad samples are not copies"
+
+
+def test_a_damaged_sampler_is_refused(vae, monkeypatch):
+    run = runs.open_run(vae, EXPERIMENTS)
+    broken = run.algorithm._replace(sample=lambda s, k, n, c: np.full((n, 8, 8, 1), np.nan, np.float32))
+    monkeypatch.setattr(runs, "open_run", lambda *a: dataclasses.replace(run, algorithm=broken))
+    before = card(vae)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        evaluate_run(vae, EXPERIMENTS, samples=100)
+    assert card(vae) == before, "the old card stays whole"
+
+
+# ---- single runs -----------------------------------------------------------------------------------------------------
+
+
+def test_sample_list_and_compare_say_where_their_output_is(vae, gan, workdir, capsys):
+    text = genmap("sample", vae, "-n", 10, "--out", workdir / "drawn", capsys=capsys)
+    assert str(workdir / "drawn" / "samples.npz") in text
+    assert np.load(workdir / "drawn" / "samples.npz")["image"].shape == (10, 8, 8, 1)
+    text = genmap("list", workdir, capsys=capsys)
+    assert f"vae_digits         digits              0          120/120  finished, evaluated  {vae}" in text
+    text = genmap("compare", vae, gan, capsys=capsys)
+    assert "gan_digits has no density" in text and "FD-own64" in text and str(vae) in text
+
+
+def test_compare_pairs_the_test_examples(vae, workdir, capsys):
+    longer = finished("vae_digits", workdir / "vae_longer", steps=240)
+    evaluate_run(longer, EXPERIMENTS, samples=100)
+    text = genmap("compare", vae, longer, capsys=capsys)
+    line = next(line for line in text.splitlines() if line.startswith("likelihood"))
+    difference, error = (float(x) for x in line.split("/dim")[-1].split("(")[0].split("±"))
+    values = [card(folder)["likelihood"] for folder in (vae, longer)]
+    assert difference == pytest.approx(values[1]["value"] - values[0]["value"], abs=1e-3) and difference < 0
+    unpaired = math.hypot(*(v["stderr"] / (64 * math.log(2)) for v in values))
+    assert error < 0.7 * unpaired, "paired by example, or it would be as wide as the spread over examples"
+
+
+def test_a_run_names_its_script_but_does_not_choose_it(vae, tmp_path, capsys):
+    """The path in a run folder is data: only the script's name counts, within the folder of experiments."""
+    marker = tmp_path / "ran"
+    (tmp_path / "vae_digits.py").write_text(f"open({str(marker)!r}, 'w')")
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in ("config.json", "environment.json"):
+        (copy / name).write_text((vae / name).read_text())
+    environment = json.loads((copy / "environment.json").read_text())
+    environment["command"][0] = str(tmp_path / "vae_digits.py")
+    (copy / "environment.json").write_text(json.dumps(environment))
+    assert "no checkpoint" in genmap("evaluate", copy, capsys=capsys, code=2)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("evaluate", "nowhere"), "nowhere is not a run folder"),
+        (("evaluate", "{vae}", "--features", "resnet"), "resnet"),
+        (("evaluate", "{vae}", "--features", "inception"), "weights"),
+        (("evaluate", "{vae}", "--samples", "3"), "at least 20"),
+        (("evaluate", "{vae}", "--experiments", "nowhere"), "--experiments"),
+        (("compare", "{vae}", "nowhere"), "genmap evaluate"),
+        (("sample", "{vae}", "-n", "0"), "at least one"),
+        (("list", "nowhere"), "nowhere is not a folder"),
+        (("map", "--data", "faces"), "no experiment on it, only on"),
+        (("map", "--only", "vae,bert"), "--only bert"),
+        (("map", "--budget", "0"), "minutes above 0"),
+        (("map", "nowhere"), "holds no run folder"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_fix(vae, arguments, says, capsys):
+    text = genmap(*[a.format(vae=vae) for a in arguments], capsys=capsys, code=2)
+    assert says in text and "Traceback" not in text
+
+
+# ---- the budget ------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_shortens_the_run_and_its_schedule_and_a_resumed_run_keeps_it(tmp_path):
+    cfg, family, _ = runs.read_experiment(EXPERIMENTS / "gan_digits.py")
+    cfg = dataclasses.replace(cfg, steps=10**6, log_every=10**6, eval_every=10**6, sample_every=10**6, save_every=10**6)
+    cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, width=8))
+    launch = train.Launch(workdir=tmp_path / "run", devices=1, tensorboard=False, budget=0.01)
+    assert train.run(cfg, family, {}, launch) == 0
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 1 <= stored["steps"] < 10**5 and result["steps"] == stored["steps"]
+    assert stored["model"]["optim"]["decay"] == math.ceil(cfg.model.optim.decay * stored["steps"] / 10**6)
+    assert result["train_seconds"] < 10 * 0.6, "a budget of 0.6 s"
+    assert train.run(cfg, family, {}, dataclasses.replace(launch, budget=10.0)) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == stored
+
+
+def test_a_budget_that_suffices_changes_nothing():
+    cfg, *_ = runs.read_experiment(EXPERIMENTS / "gan_digits.py")
+    assert train.shortened(cfg, cfg.steps + 1) is cfg
+
+
+# ---- the map ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_resumes_and_measures_only_what_is_new(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "genmap_jax.cli",
+        "map",
+        "--only",
+        "vae,gan",
+        "--workdir",
+        tmp_path,
+        "--steps",
+        "3",
+    ]
+    command += ["--samples", "40", "--seeds", "2"]
+    run = lambda: subprocess.run(command, capture_output=True, text=True, cwd=ROOT)  # noqa: E731
+    first = run()
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert f"The map: {tmp_path / 'map.html'}" in first.stdout
+    names = [f"{family}_digits-seed{seed}" for family in ("gan", "vae") for seed in (0, 1)]
+    cards = [tmp_path / name / "evaluation" / "card.json" for name in names]
+    assert [json.loads(path.read_text())["seed"] for path in cards] == [0, 1, 0, 1]
+    for name in ("map.svg", "map.png", "numbers.csv", "numbers.parquet"):
+        assert (tmp_path / name).exists(), name
+    times = [path.stat().st_mtime_ns for path in cards]
+    cards[1].unlink()  # as if stopped there
+    again = run()
+    assert again.returncode == 0 and again.stdout.count("already trained") == 4
+    changed = [path.stat().st_mtime_ns != time for path, time in zip(cards, times, strict=True)]
+    assert changed == [False, True, False, False]
+
+
+def test_the_map_stops_with_the_exit_code_of_what_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mapping, "_run", lambda arguments: 75)
+    genmap("map", "--only", "vae", "--workdir", tmp_path, capsys=capsys, code=75)
