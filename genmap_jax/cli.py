@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--only", metavar="A,B", help="these families")
     command.add_argument("--workdir", type=Path, help="default: runs/map/DATA")
     _measuring(command)
-    command.epilog = "Other flags go to the experiments: genmap map --data digits --steps 200"
+    command.epilog = "Flags after -- go to the experiments: genmap map --data digits -- --steps 200"
 
     command = add("evaluate", _evaluate, "measure finished or unfinished runs: likelihood, quality, memorisation")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN")
@@ -51,18 +51,21 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--data-dir", metavar="D", help="default: $GENMAP_DATA or ~/.cache/genmap_jax/data")
     command.add_argument("--raw", metavar="FOLDER", help="original files of an MNIST or CIFAR name, already on disk")
 
-    args, rest = parser.parse_known_args(argv)
-    if args.run is _map and not args.runs:
-        args.training = rest
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    argv = sys.argv[1:] if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:end])
+    args.training = argv[end + 1 :]
+    if args.training and (args.run is not _map or args.runs):
+        parser.error("flags after -- go to the experiments that genmap map trains")
     try:
-        sys.exit(args.run(args))
+        code = args.run(args)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("GENMAP_TRACEBACK"):
             raise
         print(f"genmap: error: {error}\n(GENMAP_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    if code:
+        sys.exit(code)
 
 
 def _places(command: argparse.ArgumentParser) -> None:

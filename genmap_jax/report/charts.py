@@ -32,7 +32,8 @@ def _curve(group: Group, name: str, logs: list[list[dict[str, Any]]]) -> str:
     words = name.replace("_", " ")
     axes.set_title(words, loc="left", fontsize=9, color=INK)
     axes.set_xlabel("step", fontsize=8, color=SOFT)
-    return _themed(inline_svg(figure, f"{words} of {group.label} while training; it ends at {', '.join(ends)}"))
+    of = f"{group.label} on {group.data}"
+    return _themed(inline_svg(figure, f"{words} of {of} while training; it ends at {', '.join(ends)}"))
 
 
 def price(groups: list[Group], metric: str) -> list[str]:
@@ -62,12 +63,14 @@ def _scatter(groups: list[Group], metric: str, title: str, get: Callable[[Group]
         axes.axhline(null, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.text(0.01, null, "real data", transform=axes.get_yaxis_transform(), va="bottom", fontsize=8, color=SOFT)
     axes.errorbar(xs, ys, errors, fmt="o", color=ACCENT, markersize=6, elinewidth=1.1, capsize=0)
-    axes.margins(x=0.16, y=0.12)
+    room = max(1.5, (max(xs) / min(xs)) ** 0.16)
+    axes.set_xlim(min(xs) / room, max(xs) * room)
+    axes.margins(y=0.12)
     axes.set_xlabel(title, fontsize=9, color=SOFT)
     axes.set_title(f"{metric}, 95 % interval", loc="left", fontsize=10, color=INK)
     _label(figure, axes, groups, xs, ys)
     said = "; ".join(f"{g.label} {digits(x)}, {n.text}" for g, x, n in zip(groups, xs, numbers, strict=True))
-    return _themed(inline_svg(figure, f"{metric} against {title}", f"{said}."))
+    return _themed(inline_svg(figure, f"{metric} on {groups[0].data} against {title}", f"{said}."))
 
 
 def _label(figure, axes, groups: list[Group], xs: list[float], ys: list[float]) -> None:

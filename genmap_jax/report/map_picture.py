@@ -33,6 +33,7 @@ PLACE = (288, 92)  # width and height of a place: thumbnail and four lines
 PITCH = (322, 124)
 THUMBNAIL = 76
 ROUGH = 8.0
+MARGIN = 24.0  # from a text to the coast, before capes and bays
 EDGE = 100.0  # from the outermost places to the edge of the picture
 
 
@@ -69,11 +70,15 @@ def svg_map(groups: list[Group], *, portrait: bool = False, links: bool = False)
     """The map as an SVG element with title and description. `links`: places lead to the groups' anchors of a page."""
     figure = _draw(groups, portrait=portrait, links=links)
     svg = inline_svg(figure, "The measured map of generative models", describe(groups))
-    for group in groups if links else ():
-        svg = svg.replace(
-            f'<a xlink:href="#{group.anchor}"', f'<a href="#{group.anchor}" aria-label="{escape(group.label)}"'
-        )
-    return svg.replace('role="img"', 'role="group"', 1) if links else svg
+    if not links:
+        return svg
+    for group in groups:
+        # Frame and name are both links for the mouse; for the keyboard and for readers the place is one.
+        before, *after = re.split(f'<a xlink:href="#{group.anchor}" target="_blank">', svg)
+        named = f'<a href="#{group.anchor}" aria-label="{escape(group.label)} on {escape(group.data)}">'
+        silent = f'<a href="#{group.anchor}" tabindex="-1" aria-hidden="true">'
+        svg = before + "".join((silent if i else named) + part for i, part in enumerate(after))
+    return svg.replace('role="img"', 'role="group"', 1)
 
 
 def describe(groups: list[Group]) -> str:
@@ -104,6 +109,7 @@ def inline_svg(figure, title: str, description: str = "") -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bd="[^"]*"', lambda m: re.sub(r"(\d+\.\d)\d+", r"\1", m[0]), svg)  # a tenth of a point is enough
     svg = re.sub(r"\s*\n\s*", " ", svg)
+    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)  # made from the content: equal pictures, equal ids
     # Several pictures share a page, and browsers resolve an id to its first use.
     own = hashlib.sha256((title + svg).encode()).hexdigest()[:8]
     svg = re.sub(r'\bid="([^"]*)"', rf'id="{own}-\1"', svg)
@@ -234,7 +240,7 @@ def _ground(axes, regions: list[_Region], titles: dict[str, _Box], width: float,
     rough = _roughness(x, y)
     coast, names, distances = {}, {}, []
     for region in regions:
-        distances.append(_distance(x, y, _hull([region.label, *region.places]), 22))
+        distances.append(_distance(x, y, _hull([region.label, *region.places]), MARGIN))
     for land, title in titles.items():
         own = [d for d, region in zip(distances, regions, strict=True) if region.land == land]
         name = _Box(title.x + title.width / 2 - 90, title.y, 180, title.height)
@@ -277,7 +283,7 @@ def _roughness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         for _ in range(3):
             angle, phase = rng.uniform(0, 2 * np.pi, 2)
             total += height * np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / wavelength + phase)
-    return total
+    return np.where(total > 0, 14 * np.tanh(total / 14), total)  # less than MARGIN: no bay reaches a text
 
 
 def _hull(boxes: list[_Box]) -> _Box:
@@ -288,7 +294,7 @@ def _hull(boxes: list[_Box]) -> _Box:
 
 def _distance(x: np.ndarray, y: np.ndarray, box: _Box, margin: float) -> np.ndarray:
     """Signed distance to a box grown by a margin and rounded, negative inside."""
-    radius = 44
+    radius = 36
     dx = np.abs(x - box.x - box.width / 2) - box.width / 2 - margin + radius
     dy = np.abs(y - box.y - box.height / 2) - box.height / 2 - margin + radius
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))

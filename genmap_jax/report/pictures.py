@@ -94,7 +94,7 @@ def animation(frames: np.ndarray, path: Path, levels: int = 256) -> Path:
     if frames.ndim == 5:
         draw = [image_grid(frame[:16], levels) for frame in _some(frames)]
     elif frames.ndim == 3 and frames.dtype.kind in "iu":
-        draw = [_page_of_text(frame[:4]) for frame in _some(frames)]
+        draw = _pages_of_text(_some(frames)[:, :4])
     elif frames.ndim == 3 and frames.shape[2] == 2:
         draw = _moving_points(_some(frames))
     else:
@@ -129,18 +129,24 @@ def _moving_points(frames: np.ndarray, side: int = 320) -> list:
     return pictures
 
 
-def _page_of_text(rows: np.ndarray, columns: int = 64):
-    """Rows of bytes in a monospaced type, an empty line between them; the page has room for all that is to come."""
+def _pages_of_text(frames: np.ndarray, columns: int = 64) -> list:
+    """Rows of bytes in a monospaced type, an empty line between them; every page has the room of the fullest."""
     from matplotlib.font_manager import FontProperties, findfont
     from PIL import Image, ImageDraw, ImageFont
 
+    def lines(row: np.ndarray) -> list[str]:
+        text = as_text(np.trim_zeros(row, "b")).expandtabs(4)
+        return [line[i : i + columns] for line in text.splitlines() for i in range(0, max(1, len(line)), columns)]
+
     font = ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans Mono")), 13)
-    deep = -(-rows.shape[1] // columns) + 1  # lines of a row without line breaks, and the empty one
-    picture = Image.new("L", (8 * columns + 16, 17 * deep * len(rows) + 8), 255)
-    pen = ImageDraw.Draw(picture)
-    for i, row in enumerate(rows):
-        text = as_text(np.trim_zeros(row, "b"))
-        lines = [line[j : j + columns] for line in text.splitlines() for j in range(0, max(1, len(line)), columns)]
-        for j, line in enumerate(lines[: deep - 1]):
-            pen.text((8, 4 + 17 * (i * deep + j)), line.expandtabs(4), fill=25, font=font)
-    return picture
+    pages = [[lines(row) for row in frame] for frame in frames]
+    tops = np.cumsum([0] + [1 + max(len(page[i]) for page in pages) for i in range(frames.shape[1])])
+    pictures = []
+    for page in pages:
+        picture = Image.new("L", (8 * columns + 16, 17 * int(tops[-1]) + 8), 255)
+        pen = ImageDraw.Draw(picture)
+        for top, row in zip(tops[:-1], page, strict=True):
+            for i, line in enumerate(row):
+                pen.text((8, 6 + 17 * (int(top) + i)), line, fill=25, font=font)
+        pictures.append(picture)
+    return pictures

@@ -53,7 +53,6 @@ class Config:
     ema_halflife: float | None = None
     """In examples; None evaluates the last parameters."""
 
-
     @property
     def levels(self) -> int | None:
         """Grey values, of images."""
