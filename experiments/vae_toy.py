@@ -4,8 +4,8 @@ https://arxiv.org/abs/1312.6114
     python experiments/vae_toy.py
     python experiments/vae_toy.py --ablation all --seeds 3
 
-Expect: KL(data || model) at most 0.457 nats (from a lower bound), 74 % of samples near one of the 8 modes, seed 0, jax 0.10.2.
-A Gaussian decoder of two latents bridges the gaps between modes.
+Expect: KL(data || model) at most 0.457 nats (from a lower bound), 74 % of samples near one
+of the 8 modes, seed 0, jax 0.10.2. A Gaussian decoder of two latents bridges the gaps between modes.
 
 The entropy of the data is 1.698 nats, so KL(data || model) is at most -(lower bound) - 1.698.
 Differs from the paper: a Gaussian decoder with learned standard deviations; SiLU; Adam.

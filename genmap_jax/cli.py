@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("GENMAP_TRACEBACK"):
             raise
-        print(f"genmap: error: {error}\n(GENMAP_TRACEBACK=1 shows where)", file=sys.stderr)
+        print(f"genmap: error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     if code:
         sys.exit(code)

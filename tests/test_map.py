@@ -258,10 +258,10 @@ def test_the_map_resumes_and_measures_only_what_is_new(tmp_path):
         "vae,gan",
         "--workdir",
         tmp_path,
-        "--steps",
-        "3",
+        "--seeds",
+        "2",
     ]
-    command += ["--samples", "40", "--seeds", "2"]
+    command += ["--samples", "40", "--", "--steps", "3"]
     run = lambda: subprocess.run(command, capture_output=True, text=True, cwd=ROOT)  # noqa: E731
     first = run()
     assert first.returncode == 0, first.stdout + first.stderr
