@@ -149,6 +149,25 @@ def test_a_model_that_memorises_is_flagged_and_real_data_are_not():
     assert not quality.memorised(**sets, generated=features(blurred))[1], "bad samples are not copies"
 
 
+def test_every_quality_number_prefers_the_longer_trained_run(workdir):
+    """The same GAN after 200 and after 2,000 updates. Path length is left out: it measures the latent space."""
+    half, well = (finished("gan_digits", workdir / f"gan_{steps}", steps=steps) for steps in (200, 2000))
+    cards = []
+    for folder in (half, well):
+        evaluate_run(folder, EXPERIMENTS)
+        cards.append(card(folder)["metrics"])
+    for name in sorted(set(cards[0]) - {"PPL-own64"}):
+        worse, better = (metrics[name]["value"] for metrics in cards)
+        null = cards[0][name]["null"]
+        match cards[0][name]["better"]:
+            case "lower":
+                assert better < worse, name
+            case "higher":
+                assert better > worse, name
+            case "null":
+                assert abs(better - null) < abs(worse - null), name
+
+
 def test_a_damaged_sampler_is_refused(vae, monkeypatch):
     run = runs.open_run(vae, EXPERIMENTS)
     broken = run.algorithm._replace(sample=lambda s, k, n, c: np.full((n, 8, 8, 1), np.nan, np.float32))

@@ -379,7 +379,7 @@ def test_the_map_has_every_family_and_no_other(whole):
     root = ElementTree.fromstring(text)
     words = {child.tag.split("}")[1]: child.text for child in root if child.tag.endswith(("title", "desc"))}
     assert words["title"] == "The measured map of generative models"
-    for part in ("Explicit, tractable density: GPT", "VAE, ELBO · digits, ≤ 1.2", "Implicit, samples only: GAN"):
+    for part in ("Explicit, tractable density: GPT", "VAE, ELBO · digits, ≤ 1.2", "Implicit, implicit density: GAN"):
         assert part in words["desc"]
     assert "Score" not in words["desc"]
     with Image.open(path.with_name("map.png")) as picture:

@@ -94,6 +94,7 @@ def _label(figure, axes, groups: list[Group], xs: list[float], ys: list[float]) 
                 arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.5, "shrinkB": 4} if abs(dy) > 11 else None,
             )  # fmt: skip
             text.set_in_layout(False)  # a name must not move the point it belongs to
+            text.get_window_extent()  # finds its place
             box = Text.get_window_extent(text)  # without its line
             hidden = sum(box.overlaps(other) for other in taken)
             outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0

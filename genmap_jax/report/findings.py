@@ -14,7 +14,10 @@ CLEAR_FACTOR = 1.25
 """Times and speeds are measured once, on a machine that may do other things: smaller factors are not called."""
 
 QUALITY = ("FD", "KD", "CMMD", "energy")
-"""Distances between samples and data, the first one measured is the headline."""
+"""Distances between samples and data; the first one measured is the headline."""
+
+PLANE = "xy"
+"""The extractor that returns points as they are: FD sees their mean and covariance only, and so no modes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,8 @@ def findings(groups: list[Group]) -> list[Finding]:
 def headline(groups: list[Group]) -> str | None:
     """Name of the metric by which quality is told on one data set: the first of QUALITY that anybody has."""
     names = dict.fromkeys(name for group in groups for name in group.metrics)
-    return next((name for want in QUALITY for name in names if name == want or name.startswith(want + "-")), None)
+    told = [name for want in QUALITY for name in names if name == want or name.startswith(want + "-")]
+    return min(told, key=lambda name: name.endswith(f"-{PLANE}"), default=None)
 
 
 Said = Iterable[tuple[str, str]]
@@ -91,29 +95,33 @@ def quality(groups: list[Group]) -> Said:
 
 
 def speed(groups: list[Group]) -> Said:
-    """The fastest sampler, and what the best quality costs beside it."""
-    timed = [g for g in groups if g.samples_per_second]
-    if len(timed) < 2:
+    """The fastest samplers, and what better samples cost beside them."""
+    timed = sorted((g for g in groups if g.samples_per_second), key=lambda g: -g.samples_per_second.value)
+    fast = [g for g in timed if _ratio(timed[0], g) < CLEAR_FACTOR]
+    if len(fast) == len(timed):
         return
-    timed.sort(key=lambda g: -g.samples_per_second.value)
-    fast, second = timed[:2]
-    factor = fast.samples_per_second.value / second.samples_per_second.value
-    if factor < CLEAR_FACTOR:
-        return
-    text = f"{fast.label} draws {_rate(fast)}, {_times(factor)} the next fastest, {second.label}."
+    following = timed[len(fast)]
+    if len(fast) == 1:
+        text = f"{fast[0].label} draws {_rate(fast[0])}, {_times(_ratio(fast[0], following))} the next fastest, "
+        text += f"{following.label}."
+    else:
+        text = f"{_list([f'{g.label} ({_rate(g)})' for g in fast])} are about equally fast; {following.label} follows "
+        text += f"with {_rate(following)}."
     for name, rivals in comparable(groups):
-        if len(rivals) < 2 or fast not in rivals:
+        judged = [g for g in fast if g in rivals]
+        if len(rivals) < 2 or not judged:
             continue
-        better = [g for g in _leaders(rivals, _metric(name)) if _clearly(g.metrics[name], fast.metrics[name])]
-        if not better:
-            text += f" None has clearly better samples by {name}."
+        unbeaten = [f for f in judged if not any(_clearly(g.metrics[name], f.metrics[name]) for g in rivals)]
+        if unbeaten:
+            text += f" No sampler here has clearly better samples than {_list([g.label for g in unbeaten])} by {name}."
             continue
-        if not (better := [g for g in better if g.samples_per_second]):
-            continue
-        best = max(better, key=lambda g: g.samples_per_second.value)
-        ratio = fast.samples_per_second.value / best.samples_per_second.value
-        price = f"{best.label}, better by {name} ({_shown(best.metrics[name])} against {_shown(fast.metrics[name])})"
-        text += f" {price}, draws {_rate(best)}: {_times(ratio)} slower{_evaluations(best)}."
+        leaders = [g for g in _leaders(rivals, _metric(name)) if g.samples_per_second]
+        better = [g for g in leaders if all(_clearly(g.metrics[name], f.metrics[name]) for f in judged)]
+        if better:
+            best = max(better, key=lambda g: g.samples_per_second.value)
+            beaten = _list([_shown(f.metrics[name]) for f in judged])
+            price = f"{best.label}, better by {name} ({_shown(best.metrics[name])} against {beaten})"
+            text += f" {price}, draws {_rate(best)}: {_times(_ratio(fast[0], best))} slower{_evaluations(best)}."
     yield "Fastest sampler", text
 
 
@@ -149,7 +157,7 @@ def cost(groups: list[Group]) -> Said:
 
 
 def modes(groups: list[Group]) -> Said:
-    """Who covers the data, who stays on it, and whose coverage is below that of real data."""
+    """Who covers the data, who stays on it, and who does less of it than real data."""
     for precision_name, precise in comparable(groups, ("precision",)):
         for coverage_name, covering in comparable(groups, ("coverage",)):
             both = [g for g in precise if g in covering]
@@ -165,15 +173,13 @@ def modes(groups: list[Group]) -> Said:
                     f"{sharp.label} has the highest precision ({_shown(c)} against {_shown(d)}), "
                     f"{broad.label} the highest coverage ({_shown(b)} against {_shown(a)}).",
                 )
-    for name, rivals in comparable(groups, ("coverage",)):
-        lacking = [g for g in rivals if _below_null(g.metrics[name])]
-        if lacking:
-            parts = [f"{g.label} {_shown(g.metrics[name])}" for g in lacking]
-            nulls = {digits(g.metrics[name].null, g.metrics[name].null_sd) for g in lacking}
-            yield (
-                "Parts of the data that are missed",
-                f"{name} is below that of real data ({' or '.join(sorted(nulls))}) for {_list(parts)}.",
-            )
+    for prefix, topic in (("coverage", "Parts of the data that are missed"), ("precision", "Samples off the data")):
+        for name, rivals in comparable(groups, (prefix,)):
+            lacking = [g for g in rivals if _below_null(g.metrics[name])]
+            if lacking:
+                parts = _list([f"{g.label} {_shown(g.metrics[name])}" for g in lacking])
+                nulls = " or ".join(sorted({digits(g.metrics[name].null, g.metrics[name].null_sd) for g in lacking}))
+                yield topic, f"{name} is below that of real data ({nulls}) for {parts}."
 
 
 def memorisation(groups: list[Group]) -> Said:
@@ -324,6 +330,10 @@ def _is(parts: list[str]) -> str:
 
 def _rate(group: Group) -> str:
     return f"{digits(group.samples_per_second.value)} samples/s"
+
+
+def _ratio(fast: Group, slow: Group) -> float:
+    return fast.samples_per_second.value / slow.samples_per_second.value
 
 
 def _evaluations(group: Group) -> str:

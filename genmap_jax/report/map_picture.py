@@ -22,7 +22,7 @@ OCEAN = ("#9cc3d3", "#8bb6c9", "#7ba9bf", "#6c9cb5")  # from the coast outwards
 LAND = {
     "tractable density": "#f6e7bd",
     "approximate density": "#f2cfa4",
-    "samples only": "#d5e3c2",
+    "implicit density": "#d5e3c2",
     "": "#e3dcea",
 }
 INK, SOFT, SHORE, DEEP = "#1f2a33", "#4d5a63", "#5b7f92", "#10242f"

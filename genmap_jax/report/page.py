@@ -204,7 +204,7 @@ def bodies(report: Report) -> list[tuple[dict[str, Any], list[Group]]]:
 
 def _field(data: str, group: Group) -> str:
     extractor = group.card.get("extractor")
-    return f"{data}, features of {extractor['name']} {extractor['hash'][:8]}" if extractor else data
+    return f"{data}, features of {extractor['name']} {extractor['hash'][:8].strip('0')}".strip() if extractor else data
 
 
 # ---- methods ---------------------------------------------------------------------------------------------------------
@@ -225,13 +225,11 @@ def methods(report: Report) -> list[tuple[str, str]]:
     ]
     extractors = {(g.data, g.extractor): g.card["extractor"] for g in report.groups if g.card.get("extractor")}
     for (data, _), e in extractors.items():
-        accuracy = f", classification accuracy {e['accuracy']:.3g}" if e.get("accuracy") is not None else ""
-        said.append(("Features", f"On {data}: {e['name']}, hash {e['hash']}, fitted on the {e['fit']}{accuracy}."))
-    sizes = {
-        f"{data}: " + _sizes(members) for data, members in report.fields.items() if any(g.metrics for g in members)
-    }
+        said.append(("Features", f"On {data}: {e['name']}, hash {e['hash']}, fitted on {e['fit']}."))
+    sizes = {f"{data}: " + _sizes(members) for data, members in report.fields.items() if headline(members)}
     if sizes:
-        said.append(("Examples", "; ".join(sorted(sizes)) + "."))
+        sizes = "; ".join(sorted(sizes))
+        said.append(("Examples", f"{sizes}. Those of every other number stand beside it, family by family."))
     if any(n.null is not None for g in report.groups for n in g.metrics.values()):
         said.append(
             (
@@ -266,8 +264,9 @@ def methods(report: Report) -> list[tuple[str, str]]:
 
 
 def _sizes(groups: list[Group]) -> str:
-    pairs = dict.fromkeys(n.n for g in groups for n in g.metrics.values() if len(n.n) == 2)
-    return " or ".join(f"{real:,} real and {generated:,} generated" for real, generated in pairs)
+    name = headline(groups)
+    pairs = dict.fromkeys(g.metrics[name].n for g in groups if name in g.metrics)
+    return " or ".join(f"{real:,} real and {generated:,} generated" for real, generated in pairs) + f" for {name}"
 
 
 # ---- one family ------------------------------------------------------------------------------------------------------
@@ -306,10 +305,10 @@ def family(group: Group, report: Report) -> dict[str, Any]:
 
 
 def _pictures(group: Group, folder: Path, of: str):
-    points = (folder / "density.png").exists()
+    points = (folder / "density.png").exists()  # drawn, not made of pixels
     yield _picture(folder / "samples.png", f"Samples of {of}", "Samples, none selected.", smooth=points)
     alt = f"{group.label}'s sampler at work on {group.data}: the end of it until played"
-    yield _moving(folder / "sampler.gif", alt, "The sampler at work; the still is its end.")
+    yield _moving(folder / "sampler.gif", alt, "The sampler at work; the still is its end.", smooth=points)
     nearest = "Samples above, and below each the training image nearest to it."
     why = f" Memorisation {'flagged' if group.memorises else 'not flagged'}: {group.memorises_why}."
     yield _picture(
@@ -335,7 +334,7 @@ def _picture(path: Path, alt: str, caption: str, smooth: bool = False) -> Pictur
     return Picture(_data(path.read_bytes(), "png"), width, height, alt, caption, smooth=smooth)
 
 
-def _moving(path: Path, alt: str, caption: str) -> Picture | None:
+def _moving(path: Path, alt: str, caption: str, smooth: bool = False) -> Picture | None:
     if not path.exists():
         return None
     from PIL import Image
@@ -345,7 +344,9 @@ def _moving(path: Path, alt: str, caption: str) -> Picture | None:
         picture.seek(getattr(picture, "n_frames", 1) - 1)
         picture.convert("RGB").save(buffer, "png", optimize=True)
         width, height = picture.size
-    return Picture(_data(buffer.getvalue(), "png"), width, height, alt, caption, _data(path.read_bytes(), "gif"))
+    return Picture(
+        _data(buffer.getvalue(), "png"), width, height, alt, caption, _data(path.read_bytes(), "gif"), smooth
+    )
 
 
 def _data(content: bytes, kind: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 CONTINENTS = {
     "tractable": ("Explicit", "tractable density"),
     "approximate": ("Explicit", "approximate density"),
-    "implicit": ("Implicit", "samples only"),
+    "implicit": ("Implicit", "implicit density"),
 }
 """Continent of a card -> (land, region) on the map. Any other continent is a land of its own."""
 
