@@ -99,7 +99,8 @@ def evaluate_run(
         if name == "image" and looks.probabilities is not None:
             probabilities = {k: looks.probabilities(v) for k, v in (("held_out", held_out), ("generated", generated))}
             numbers |= quality.class_score(**probabilities, name=looks.name, seed=seed)
-            numbers |= trained_on_samples(run, looks, held_out, generated, seed)
+            if looks.accuracy is not None:  # a classifier of these data, not of ImageNet
+                numbers |= trained_on_samples(run, looks, held_out, generated, seed)
         if name == "image" and run.algorithm.walk is not None:
             numbers |= path_length(run, looks, count, seed)
         if run.config.data.startswith("toy/"):
