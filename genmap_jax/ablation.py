@@ -20,7 +20,7 @@ from genmap_jax import config as configs
 from genmap_jax import data, train
 from genmap_jax.config import Experiment
 from genmap_jax.evaluate.distance import energy_distance
-from genmap_jax.evaluate.examine import evaluated_rows, real_examples
+from genmap_jax.evaluate.examine import real_examples
 from genmap_jax.evaluate.likelihood import bits_per_dim
 
 
@@ -76,7 +76,7 @@ def run_seeds(cfg: Experiment, family: train.Family, seeds: int, data_dir: Path 
 
 def _measure(algorithm, cfg: Experiment, test, state, keys) -> dict[str, Any]:
     result: dict[str, Any] = {"bits_per_dim": None, "kind": None, "energy_distance": None}
-    rows = evaluated_rows(test, cfg)
+    rows = test.spaced(cfg.eval_examples)
     if algorithm.log_prob is not None:
         log_prob = jax.jit(jax.vmap(algorithm.log_prob, in_axes=(0, None, 0)))
         nats = []

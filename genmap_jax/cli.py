@@ -87,7 +87,6 @@ def _map(args: argparse.Namespace) -> int:
 
     if args.budget <= 0 or args.seeds < 1:
         raise ValueError(f"--budget {args.budget} --seeds {args.seeds}: give minutes above 0 and at least one seed")
-    code = 0
     if args.runs:
         folders, workdir = mapping.evaluated(args.runs), args.workdir or args.runs[0]
     else:
@@ -111,13 +110,13 @@ def _map(args: argparse.Namespace) -> int:
     from genmap_jax.report.page import write_page  # matplotlib and jinja2 only once there is something to draw
 
     print(f"\nThe map: {write_page(folders, workdir.absolute() / 'map.html')}")
-    return code
+    return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     """Measure runs at their newest checkpoint and write RUN/evaluation/card.json with samples and pictures."""
     from genmap_jax import mapping
-    from genmap_jax.evaluate.card import evaluate_run, summary
+    from genmap_jax.evaluate.card import evaluate_run, in_words
 
     experiments = mapping.experiments_folder(args.experiments)
     for folder in args.runs:
@@ -129,7 +128,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             weights=args.weights,
             data_dir=args.data_dir,
         )
-        print(f"{summary(out)}\nThe card: {out / 'card.json'}", flush=True)
+        print(f"{in_words(out)}\nThe card: {out / 'card.json'}", flush=True)
     return 0
 
 
@@ -138,7 +137,7 @@ def _sample(args: argparse.Namespace) -> int:
     import numpy as np
 
     from genmap_jax import mapping, runs
-    from genmap_jax.evaluate.card import draw, field
+    from genmap_jax.evaluate.card import draw
     from genmap_jax.report import pictures
 
     if args.n < 1:
@@ -147,8 +146,9 @@ def _sample(args: argparse.Namespace) -> int:
     samples, _ = draw(run, args.n, args.seed)
     out = (args.out or run.folder / "drawn").absolute()
     out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out / "samples.npz", **{field(run): samples})
-    picture = pictures.save({field(run): samples[:64]}, out / "samples", run.sources["test"].levels)
+    test = run.sources["test"]
+    np.savez_compressed(out / "samples.npz", **{test.field: samples})
+    picture = pictures.save({test.field: samples[:64]}, out / "samples", test.levels)
     print(f"{len(samples)} samples of {run.config.name} at step {run.step}: {out / 'samples.npz'}, {picture}")
     return 0
 

@@ -76,6 +76,12 @@ class Placement:
         """A full tree of `NamedSharding`s: the layout of the state as one global value, also in checkpoints."""
         return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self.specs(algorithm, state))
 
+    def like(self, algorithm, key: jax.Array) -> Any:
+        """Shapes, types and layout of the state, without a value: what a checkpoint is restored into."""
+        shapes = jax.eval_shape(algorithm.init, key)
+        struct = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
+        return jax.tree.map(struct, shapes, self.shardings(algorithm, shapes))
+
     def init(self, algorithm, key: jax.Array) -> Any:
         """The initial state, born in its layout: never whole on one device when it is sharded."""
         shapes = jax.eval_shape(algorithm.init, key)

@@ -4,21 +4,24 @@ A run folder is data. Its config.json is read into the types of the experiment s
 the folder of experiments, never from a path written in the run.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from genmap_jax import config as configs
-from genmap_jax import parallel, train
-from genmap_jax.algorithm import Algorithm
-from genmap_jax.checkpoint import Checkpoints
 from genmap_jax.config import Experiment
 from genmap_jax.logs import read_metrics
+
+if TYPE_CHECKING:  # only `open_run` needs JAX: listing runs must not wait for it
+    import jax
+
+    from genmap_jax import parallel
+    from genmap_jax.algorithm import Algorithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,19 +68,21 @@ def open_run(folder: Path, experiments: Path, data_dir: Path | None = None) -> R
 
     Raises FileNotFoundError or ValueError saying what is missing: no run, no checkpoint, no such experiment.
     """
+    import jax
+
+    from genmap_jax import parallel, train
+    from genmap_jax.checkpoint import Checkpoints
+
     folder = folder.absolute()
     environment = read_json(folder / "environment.json")
     name = experiment_name(folder)
-    like, family, _ = read_experiment(experiments / f"{name}.py")
-    cfg = configs.from_json(like, read_json(folder / "config.json"))
+    written, family, _ = read_experiment(experiments / f"{name}.py")
+    cfg = configs.from_json(written, read_json(folder / "config.json"))
     place = parallel.placement()
     algorithm = family(cfg.model, batch_size=cfg.batch_size)
     init_key, _, eval_key = jax.random.split(jax.random.key(cfg.seed), 3)
-    shapes = jax.eval_shape(algorithm.init, init_key)
-    layout = place.shardings(algorithm, shapes)
-    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout)
     checkpoints = Checkpoints(folder / "checkpoints", cfg.keep)
-    restored = checkpoints.restore(like)
+    restored = checkpoints.restore(place.like(algorithm, init_key))
     checkpoints.close()
     if restored is None:
         raise FileNotFoundError(f"{folder} has no checkpoint yet; train it first")

@@ -167,10 +167,7 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
     _barrier("claimed")
 
     init_key, step_key, eval_key = jax.random.split(jax.random.key(cfg.seed), 3)
-    shapes = jax.eval_shape(algorithm.init, init_key)
-    like = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, place.shardings(algorithm, shapes)
-    )
+    like = place.like(algorithm, init_key)
     checkpoints = Checkpoints(workdir / "checkpoints", cfg.keep)
     restored = checkpoints.restore(like)
     step, state = restored or (0, place.init(algorithm, init_key))
@@ -195,7 +192,7 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
         if step == 0:
             first = data.batch(sources["train"], cfg.seed, 0, min(cfg.samples, cfg.batch_size))
             pictures.save(first, workdir / "samples" / "inputs", sources["train"].levels)
-    _say(f"{cfg.name}: {parameter_count(shapes):,} parameters, {place.mesh.size} {jax.devices()[0].platform} device(s) "
+    _say(f"{cfg.name}: {parameter_count(like):,} parameters, {place.mesh.size} {jax.devices()[0].platform} device(s) "
          f"({place.kind}), from step {step} to {cfg.steps}. Run folder: {workdir}")  # fmt: skip
 
     in_flight: deque = deque()
@@ -245,7 +242,7 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
             if code == FINISHED:
                 result = examine.result(state, step, seconds)
                 if chief:
-                    write_json(workdir / "result.json", result | {"parameters": parameter_count(shapes)})
+                    write_json(workdir / "result.json", result | {"parameters": parameter_count(like)})
         except ValueError as error:  # a lost peer is one too; in the middle of a run it is not the user's input
             raise RuntimeError(f"{cfg.name}, step {step}: {error}") from error
         except logs.NonFinite as error:

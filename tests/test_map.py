@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -122,7 +123,7 @@ def test_toy_data_are_measured_against_their_law(workdir, monkeypatch):
 
 def test_mode_counts_of_the_law_and_of_a_collapsed_sampler():
     law = toy.DENSITIES["gaussians25"]
-    x = np.asarray(law.sample(__import__("jax").random.key(0), 5000))
+    x = np.asarray(law.sample(jax.random.key(0), 5000))
     found, near = law.modes_found(x)
     assert found == 25 and near == pytest.approx(1 - math.exp(-4.5), abs=0.006)
     assert law.modes_found(x[x[:, 0] > 0.5])[0] == 10

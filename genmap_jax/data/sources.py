@@ -53,6 +53,15 @@ class Source:
     classes: int | None
     take: Callable[[np.ndarray], dict[str, np.ndarray]] = dataclasses.field(repr=False)
 
+    @property
+    def field(self) -> str:
+        """What an example is called in a batch: "image", "tokens" or "x"."""
+        return "image" if len(self.shape) == 3 else "x" if self.levels is None else "tokens"
+
+    def spaced(self, count: int) -> np.ndarray:
+        """At most `count` rows, evenly spaced over the split. int64 [min(size, count)]"""
+        return np.linspace(0, self.size - 1, min(self.size, count)).round().astype(np.int64)
+
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
 
@@ -113,7 +122,7 @@ def load(
     if name.startswith("toy/"):
         source = _toy(name, split)
     else:
-        source = _stored(name, split, _root(data_dir), length, levels)
+        source = _stored(name, split, root_folder(data_dir), length, levels)
     if length is not None and not (len(source.shape) == 1 and source.levels == 256):
         raise ValueError(f"{name} is not text but examples of shape {source.shape}; model.length asks for text")
     if shape is not None and tuple(shape) != source.shape:
@@ -186,7 +195,7 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None, raw: str | os.
     Raises ValueError for an unknown name, damaged raw files, or data prepared before from other files;
     FileNotFoundError for missing ones; ImportError without TensorFlow where it is needed.
     """
-    root = _root(data_dir)
+    root = root_folder(data_dir)
     if name.startswith("toy/"):
         raise ValueError(f"{name} is drawn when it is loaded: there is nothing to prepare")
     if raw is not None:
@@ -324,7 +333,7 @@ def _chunks(examples: Any, size: int = 1024):
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
-def _root(data_dir: str | os.PathLike | None) -> Path:
+def root_folder(data_dir: str | os.PathLike | None) -> Path:
     return Path(data_dir or os.environ.get("GENMAP_DATA") or "~/.cache/genmap_jax/data").expanduser().absolute()
 
 

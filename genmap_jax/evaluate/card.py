@@ -15,7 +15,6 @@ import dataclasses
 import math
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,14 @@ import numpy as np
 from genmap_jax import data, runs, train
 from genmap_jax.data import toy
 from genmap_jax.evaluate import memorisation, quality
-from genmap_jax.evaluate.examine import evaluated_batches, padded
+from genmap_jax.evaluate.examine import evaluated_batches, padded, timed_draws
 from genmap_jax.evaluate.features import Extractor, coordinates, extractor, own
-from genmap_jax.evaluate.likelihood import bits_per_dim, log_probs
+from genmap_jax.evaluate.likelihood import bits_per_dim, log_probs, summary
 from genmap_jax.evaluate.path_length import perceptual_path_length
 from genmap_jax.evaluate.quality import Number
 from genmap_jax.evaluate.resampling import bootstrap
 from genmap_jax.report import pictures
+from genmap_jax.report.rows import CONTINENTS
 
 POOL = 10_000
 """Held-out and training examples looked at, at most."""
@@ -64,7 +64,7 @@ def evaluate_run(
     if samples < 20:
         raise ValueError(f"--samples {samples}: intervals and neighbours need at least 20")
     run = runs.open_run(folder, experiments, data_dir)
-    name = field(run)
+    name = run.sources["test"].field
     looks = _extractor(name, run, features, weights, data_dir)  # first of all: a missing file should fail at once
     held_out = np.concatenate([_examples(run.sources[split], name, POOL // 2) for split in ("validation", "test")])
     count = samples if name == "tokens" else min(samples, len(held_out) // 2)
@@ -128,7 +128,7 @@ def evaluate_run(
     return out
 
 
-def summary(out: Path) -> str:
+def in_words(out: Path) -> str:
     """The headline numbers of a card, for the terminal."""
     card = runs.read_json(out / "card.json")
     lines = [f"{card['name']}: {card['system']} at step {card['steps']}"]
@@ -147,16 +147,11 @@ def summary(out: Path) -> str:
 # ---- its parts -------------------------------------------------------------------------------------------------------
 
 
-def field(run: runs.Run) -> str:
-    """What an example is called in a batch: image, tokens or x."""
-    return next(k for k in ("image", "tokens", "x") if k in run.sources["test"].take(np.arange(1)))
-
-
 def about(run: runs.Run) -> dict[str, Any]:
     """What was trained, where and with what."""
     cfg, model = run.config, run.config.model
     parts = type(model).__module__.split(".")
-    continent = next((p for p in parts if p in ("tractable", "approximate", "implicit")), parts[0])
+    continent = next((p for p in parts if p in CONTINENTS), parts[0])
     return {
         "name": cfg.name,
         "experiment": run.experiment,
@@ -182,12 +177,8 @@ def draw(run: runs.Run, count: int, seed: int) -> tuple[np.ndarray, float]:
     size = min(run.config.batch_size, count)
     compiled = run.place.draw(lambda s, k: run.algorithm.sample(s, k, size, None), size)
     key = jax.random.fold_in(run.eval_key, 1 + seed)
-    compiled(run.state, key).block_until_ready()  # compiled before the clock starts
-    began, parts = time.perf_counter(), []
-    for i in range(-(-count // size)):
-        parts.append(np.asarray(compiled(run.state, jax.random.fold_in(key, i))))
-    speed = len(parts) * size / (time.perf_counter() - began)
-    samples = np.concatenate(parts)[:count]
+    samples, speed = timed_draws(compiled, run.state, key, -(-count // size))
+    samples = samples[:count]
     if not np.isfinite(samples.astype(np.float64)).all():
         raise ValueError(f"{run.folder}: the sampler gave NaN or infinite values; look at its training curves")
     return samples, speed
@@ -201,18 +192,19 @@ def likelihood(run: runs.Run, name: str, seed: int) -> tuple[dict[str, Any] | No
     log_prob = padded(place, place.map_examples(run.algorithm.log_prob), run.config.batch_size)
     nats, kind = log_probs(log_prob, run.state, evaluated_batches(test, run.config), run.eval_key)
     dims = int(np.prod(test.shape))
+    measured = summary(nats, kind, dims)
     unit = {"image": "bits/dim", "tokens": "bits/byte", "x": "nats"}[name]
     cost = -nats if unit == "nats" else bits_per_dim(nats, dims)
     low, high = bootstrap(np.mean, cost, seed=seed)
     return {
-        "kind": kind,
+        "kind": measured.kind,
         "unit": unit,
         "value": float(cost.mean()),
         "low": low,
         "high": high,
-        "nats": float(nats.mean()),
-        "stderr": float(nats.std(ddof=1) / math.sqrt(len(nats))),
-        "n": len(nats),
+        "nats": measured.nats,
+        "stderr": measured.stderr,
+        "n": measured.n,
         "upper": None,
     }, nats
 
@@ -277,7 +269,7 @@ def against_the_density(run: runs.Run, generated: np.ndarray, seed: int) -> dict
 
 
 def at_work(run: runs.Run, seed: int) -> np.ndarray | None:
-    """Frames [T, n, ...] of the sampler, or of a walk between latents there and back; None if there is neither."""
+    """Frames [T, n, ...] of the sampler, or of a walk between latents; None if there is neither."""
     key, algorithm = jax.random.fold_in(run.eval_key, seed), run.algorithm
     if algorithm.trace is not None:
         return np.asarray(jax.jit(algorithm.trace, static_argnums=(2, 3))(run.state, key, SHOWN, FRAMES))
@@ -310,5 +302,4 @@ def _extractor(name: str, run: runs.Run, kind: str, weights: Path | None, data_d
 
 def _examples(source: data.Source, name: str, count: int) -> np.ndarray:
     """At most `count` examples of a split, evenly spaced."""
-    rows = np.linspace(0, source.size - 1, min(source.size, count)).round().astype(np.int64)
-    return source.take(rows)[name]
+    return source.take(source.spaced(count))[name]

@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from genmap_jax.evaluate.checks import checked
+
 ENTRIES = 2**22
 """Largest block of pairwise distances held at once (32 MB)."""
 
@@ -29,9 +31,9 @@ def energy_distance(*, real: np.ndarray, generated: np.ndarray) -> Distance:
     statistic is degenerate, it errs on the large side (Efron & Stein 1981).
     Raises ValueError on too few examples, NaN or infinity, or feature shapes that differ.
     """
-    x, y = _features("real", real), _features("generated", generated)
     if np.shape(real)[1:] != np.shape(generated)[1:]:
         raise ValueError(f"feature shapes differ: real {np.shape(real)[1:]}, generated {np.shape(generated)[1:]}")
+    x, y = checked(3, real=real, generated=generated)
     n, m = len(x), len(y)
     xx, _ = _sums(x, x)  # distances from each example to a whole set
     yy, _ = _sums(y, y)
@@ -53,17 +55,6 @@ def null_floor(*, real: np.ndarray, seed: int = 0) -> Distance:
     half = len(real) // 2
     real = np.asarray(real)
     return energy_distance(real=real[order[:half]], generated=real[order[half : 2 * half]])
-
-
-def _features(name: str, x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    if x.ndim == 0 or len(x) < 3:
-        raise ValueError(f"{name} has shape {x.shape}: give at least 3 examples along the first axis")
-    x = x.reshape(len(x), -1)
-    if not np.isfinite(x).all():
-        bad = (~np.isfinite(x)).any(1).sum()
-        raise ValueError(f"{name} holds NaN or infinite values in {bad} of {len(x)} examples")
-    return x
 
 
 def _sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

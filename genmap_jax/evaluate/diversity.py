@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import rel_entr, xlogy
 
-from genmap_jax.evaluate.frechet import checked
+from genmap_jax.evaluate.checks import checked
 
 
 def inception_score(probabilities: np.ndarray, splits: int = 1) -> float:

@@ -17,15 +17,9 @@ from genmap_jax.parallel import Placement
 from genmap_jax.report import pictures
 
 
-def evaluated_rows(source, cfg: Experiment) -> np.ndarray:
-    """The rows of a split that are evaluated: all, or `cfg.eval_examples` of them, evenly spaced."""
-    count = min(source.size, cfg.eval_examples)
-    return np.linspace(0, source.size - 1, count).round().astype(np.int64)
-
-
 def evaluated_batches(source, cfg: Experiment) -> Iterator[Batch]:
-    """Those rows in batches of the training size; the last may be smaller."""
-    chosen = evaluated_rows(source, cfg)
+    """At most `cfg.eval_examples` of a split, evenly spaced, in batches of the training size or less."""
+    chosen = source.spaced(cfg.eval_examples)
     for start in range(0, len(chosen), cfg.batch_size):
         yield source.take(chosen[start : start + cfg.batch_size])
 
@@ -41,6 +35,14 @@ def padded(place: Placement, log_prob: Callable, full: int) -> Callable:
         return jax.tree.map(lambda x: x[:size], value)
 
     return evaluate
+
+
+def timed_draws(sample: Callable, state, key, times: int) -> tuple[np.ndarray, float]:
+    """`times` draws of the compiled `sample(state, key)`, joined, and samples per second of it."""
+    sample(state, key).block_until_ready()  # compiled before the clock starts
+    began = time.perf_counter()
+    drawn = np.concatenate([np.asarray(sample(state, jax.random.fold_in(key, i))) for i in range(times)])
+    return drawn, len(drawn) / (time.perf_counter() - began)
 
 
 def real_examples(source) -> tuple[np.ndarray, int] | None:
@@ -81,8 +83,8 @@ class Examiner:
             return None
         samples = np.asarray(self._sample(state, self.key))
         if jax.process_index() == 0:
-            field = next(k for k in ("image", "tokens", "x") if k in self.sources["test"].take(np.arange(1)))
-            pictures.save({field: samples}, self.workdir / "samples" / f"{step:08d}", self.sources["test"].levels)
+            test = self.sources["test"]
+            pictures.save({test.field: samples}, self.workdir / "samples" / f"{step:08d}", test.levels)
         return samples
 
     def result(self, state, step: int, seconds: float) -> dict[str, Any]:
@@ -103,14 +105,11 @@ class Examiner:
             result["likelihood"] = dataclasses.asdict(measured) | {"split": "test"}
         if self._sample is None:
             return result
-        self._sample(state, self.key).block_until_ready()  # compiled before the clock starts
-        began = time.perf_counter()
-        draws = [np.asarray(self._sample(state, jax.random.fold_in(self.key, i))) for i in range(4)]
-        result["samples_per_second"] = 4 * cfg.samples / (time.perf_counter() - began)
+        drawn, result["samples_per_second"] = timed_draws(self._sample, state, self.key, 4)
         comparable = real_examples(test)
         if comparable is not None:
             real, scale = comparable
-            generated = np.concatenate(draws) / scale
+            generated = drawn / scale
             distance, floor = energy_distance(real=real, generated=generated), null_floor(real=real)
             result["energy_distance"] = dataclasses.asdict(distance) | {
                 "null_floor": floor.value,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from genmap_jax.evaluate.checks import checked
 from genmap_jax.evaluate.distance import ENTRIES, Distance
-from genmap_jax.evaluate.frechet import checked
 
 
 def kernel_distance(*, real: np.ndarray, generated: np.ndarray) -> Distance:

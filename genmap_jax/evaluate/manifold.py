@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from genmap_jax.evaluate.checks import checked
 from genmap_jax.evaluate.distance import ENTRIES
-from genmap_jax.evaluate.frechet import checked
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ Held-out data are the reference: copies lie nearer to the training set than held
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from genmap_jax.evaluate.checks import checked
 from genmap_jax.evaluate.distance import ENTRIES
-from genmap_jax.evaluate.frechet import checked
 
 LEAST = 20
 """Held-out and generated examples that a cell must hold: the rank sum is then normal to a few per cent."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax.evaluate.frechet import checked
+from genmap_jax.evaluate.checks import checked
 
 
 def perceptual_path_length(

@@ -58,7 +58,7 @@ def directions(*, held_out: np.ndarray, generated: np.ndarray, name: str, seed: 
 
 def neighbours(*, held_out: np.ndarray, generated: np.ndarray, name: str, seed: int = 0) -> dict[str, Number]:
     """Precision, recall, density and coverage of features [R, d], [M, d], with k = 5."""
-    real, generated = _halves(held_out, generated, seed)
+    real, _, generated = _halves(held_out, generated, seed)
     n, numbers = len(real), {}
     terms = manifold.prdc(real=real, generated=generated)
     fields = ("precision", "recall", "density", "coverage")
@@ -94,9 +94,7 @@ def memorised(
     share of authentic samples below that of held-out data by three standard errors; each alone also fires on samples
     that are merely too typical.
     """
-    n = min(len(held_out) // 2, len(generated))
-    order = np.random.default_rng(seed).permutation(len(held_out))
-    half, rest = held_out[order[:n]], held_out[order[n : 2 * n]]
+    half, rest, _ = _halves(held_out, generated, seed)
     z = memorisation.c_t(train=train, held_out=held_out, generated=generated, seed=seed)
     null_z = memorisation.c_t(train=train, held_out=half, generated=rest, seed=seed)
     authentic = 100.0 * memorisation.authenticity(train=train, generated=generated)
@@ -121,16 +119,16 @@ def memorised(
     return numbers, bool(verdict), f"C_T z = {z:.1f}; AuthPct {share:.0f} where held-out data have {floor:.0f}"
 
 
-def _halves(held_out: np.ndarray, generated: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The reference half of the held-out data and as many samples: N = min(R // 2, M) of each."""
+def _halves(held_out: np.ndarray, generated: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The reference half of the held-out data, others of them, and samples: N = min(R // 2, M) of each."""
     n = min(len(held_out) // 2, len(generated))
     order = np.random.default_rng(seed).permutation(len(held_out))
-    return held_out[order[:n]], generated[:n]
+    return held_out[order[:n]], held_out[order[n : 2 * n]], generated[:n]
 
 
 def _comparison(held_out: np.ndarray, generated: np.ndarray, seed: int) -> Callable[..., Number]:
     """(statistic(real=, generated=) -> float, better) -> its Number on these sets."""
-    real, generated = _halves(held_out, generated, seed)
+    real, _, generated = _halves(held_out, generated, seed)
     n = len(real)
 
     def compare(statistic: Callable[..., float], better: str) -> Number:

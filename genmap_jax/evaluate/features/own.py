@@ -166,6 +166,5 @@ def labelled_images(
         raise ValueError(
             f"data={data} is not images but of shape {source.shape}: use features.coordinates() for vectors"
         )
-    rows = np.linspace(0, source.size - 1, min(source.size, limit)).round().astype(np.int64)
-    batch = source.take(rows)
+    batch = source.take(source.spaced(limit))
     return batch["image"], batch.get("label"), source

@@ -101,7 +101,7 @@ def kept(
     from safetensors.numpy import save
 
     file = f"{name}-{data.replace('/', '-')}-{fingerprint(inputs)}.safetensors"
-    path = sources._root(data_dir) / "features" / file
+    path = sources.root_folder(data_dir) / "features" / file
     if not path.exists():
         print(f"fitting the features {name} of {data} (once) for {path}", file=sys.stderr)
         arrays, note = fit()
