@@ -13,7 +13,7 @@ from evaluated_runs import density, examples, interval, make_ablation, make_run,
 from PIL import Image
 
 from genmap_jax.report import map_picture, page, pictures
-from genmap_jax.report.findings import findings
+from genmap_jax.report.findings import findings, headline
 from genmap_jax.report.rows import KINDS, Number, digits, read
 from genmap_jax.report.tables import COLUMNS
 
@@ -150,6 +150,19 @@ def test_small_differences_in_speed_are_not_called(tmp_path):
     assert "VAE" in said(two(tmp_path / "2", {"samples_per_second": 100.0}, {"samples_per_second": 200.0}), "Fastest")
 
 
+def test_samplers_of_one_speed_share_the_first_place(tmp_path):
+    speeds = {"gan_digits": (1000.0, 1.2), "vae_digits": (900.0, 2.4), "ebm_digits": (10.0, 1.3)}
+    folders = [make_run(tmp_path, e, samples_per_second=s, metrics=quality(fd)) for e, (s, fd) in speeds.items()]
+    text = said(folders, "Fastest")
+    assert "GAN (1,000 samples/s) and VAE (900 samples/s) are about equally fast; EBM follows" in text
+    assert "No sampler here has clearly better samples than GAN by FD-own64" in text
+
+
+def test_points_are_judged_by_more_than_mean_and_covariance(tmp_path):
+    numbers = {"FD-xy": interval(0.01, 0.005), "KD-xy": interval(0.01, 0.005), "energy": interval(0.2, 0.1)}
+    assert headline(read([make_run(tmp_path, "vae_toy", field="x", metrics=numbers)]).groups) == "energy"
+
+
 def test_the_price_of_quality_is_only_claimed_against_clearly_worse_samples(tmp_path):
     """The best quality is tied: of the tie only who is clearly better than the fastest is named."""
     folders = [
@@ -175,6 +188,9 @@ def test_coverage_against_precision(tmp_path):
     assert "GAN has the highest precision (0.970" in text and "VAE the highest coverage (0.940" in text
     missed = said(two(tmp_path / "2", {"metrics": sharp}, {"metrics": broad}), "missed")
     assert "GAN 0.600" in missed and "VAE" not in missed
+    assert said(two(tmp_path / "3", {"metrics": sharp}, {"metrics": broad}), "off the data").endswith(
+        "for VAE 0.800 [0.780, 0.820]."
+    )
 
 
 def test_memorisation_is_said_with_its_reason(tmp_path):
@@ -379,7 +395,7 @@ def test_the_map_has_every_family_and_no_other(whole):
     root = ElementTree.fromstring(text)
     words = {child.tag.split("}")[1]: child.text for child in root if child.tag.endswith(("title", "desc"))}
     assert words["title"] == "The measured map of generative models"
-    for part in ("Explicit, tractable density: GPT", "VAE, ELBO · digits, ≤ 1.2", "Implicit, implicit density: GAN"):
+    for part in ("Explicit, tractable density: GPT", "VAE, ELBO · digits, ≤ 1.2", "Implicit density: GAN"):
         assert part in words["desc"]
     assert "Score" not in words["desc"]
     with Image.open(path.with_name("map.png")) as picture:

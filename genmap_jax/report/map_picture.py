@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from genmap_jax.report.findings import headline
-from genmap_jax.report.rows import Group
+from genmap_jax.report.rows import Group, place_words
 
 OCEAN = ("#9cc3d3", "#8bb6c9", "#7ba9bf", "#6c9cb5")  # from the coast outwards
 LAND = {
@@ -86,7 +86,7 @@ def describe(groups: list[Group]) -> str:
     parts = []
     for (land, region), members in _by_region(groups).items():
         places = "; ".join(", ".join([g.label, *_lines(g, headline_of(groups, g))]) for g in members)
-        parts.append(f"{land}{', ' + region if region else ''}: {places}.")
+        parts.append(f"{place_words(land, region)}: {places}.")
     return " ".join(parts)
 
 

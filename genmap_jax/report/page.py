@@ -288,12 +288,10 @@ class Picture:
 def family(group: Group, report: Report) -> dict[str, Any]:
     """What the section of a group shows."""
     folder = group.folders[0] / "evaluation"
-    land, region = group.land
     of = f"{group.label} on {group.data}"
     text = folder / "samples.txt"
     return {
         "group": group,
-        "place": f"{land}, {region}" if region else land,
         "pictures": list(filter(None, _pictures(group, folder, of))),
         "text": text.read_text(encoding="utf-8", errors="replace")[:1500] if text.exists() else "",
         "of": of,

@@ -106,6 +106,11 @@ class Number:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
+def place_words(land: str, region: str) -> str:
+    """ "Explicit, tractable density"; the land alone where it has no regions, the region where it says it all."""
+    return region.capitalize() if land.lower() in region else f"{land}, {region}" if region else land
+
+
 def digits(value: float, width: float | None = None) -> str:
     """A number with two significant digits of its half-width, or three of its own."""
     if not math.isfinite(value):
@@ -145,6 +150,11 @@ class Group:
     def land(self) -> tuple[str, str]:
         """(land, region) on the map."""
         return CONTINENTS.get(self.card["continent"], (self.card["continent"].replace("_", " ").capitalize(), ""))
+
+    @property
+    def place(self) -> str:
+        """Land and region in words."""
+        return place_words(*self.land)
 
     @property
     def extractor(self) -> str:

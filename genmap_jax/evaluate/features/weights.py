@@ -85,7 +85,7 @@ def folded(tensors: Tensors, conv: str, norm: str, eps: float) -> dict[str, np.n
     return {"kernel": kernel.astype(np.float32), "bias": (bias - mean * gain).astype(np.float32)}
 
 
-def fit_to(net: nn.Module, layers: Layers, shape: tuple[int, ...], path: os.PathLike) -> Layers:
+def fit_to(net: nn.Module, layers: Layers, shape: tuple[int, ...], path: str | os.PathLike) -> Layers:
     """The layers as float32, if they are exactly those of the network; else ValueError that names one that is not.
 
     shape: of an input to the network, [B,H,W,C].
