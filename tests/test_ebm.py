@@ -1,11 +1,13 @@
 """The energy-based model: exact chains, an exact partition function, the gradient of the likelihood, a density."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from genmap_jax import parallel
 from genmap_jax.approximate import ebm
@@ -13,7 +15,7 @@ from genmap_jax.data import toy
 from genmap_jax.objectives import contrastive_divergence as cd
 from genmap_jax.optim import Optim
 from genmap_jax.samplers import langevin
-from genmap_jax.samplers.annealed_importance import annealed_importance
+from genmap_jax.samplers.annealed_importance import annealed_importance, reverse_annealed_importance
 
 # ---- chains ----------------------------------------------------------------------------------------------------------
 
@@ -205,3 +207,41 @@ def grid(low: float, high: float, n: int):
     side = np.linspace(low, high, n)
     points = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
     return jnp.asarray(points, jnp.float32), (side[1] - side[0]) ** 2
+
+
+def test_bounds_of_a_fifty_dimensional_gaussian():
+    """E15 and E16: K=1000 is within 0.1 nat with ESS > 100; mean log-weights bound from both sides, and close in."""
+    sd = 0.5 + jnp.arange(50) / 50  # the target N(0, diag(sd^2)), from N(0, I)
+    f = lambda x: 0.5 * jnp.sum((x / sd[None]) ** 2 - x**2, -1)  # noqa: E731
+    truth = 0.5 * 50 * jnp.log(2 * jnp.pi) + jnp.log(sd).sum()
+    exact = sd[None] * jax.random.normal(jax.random.key(1), (200, 50))
+    gaps = []
+    for temperatures in (10, 100, 1000):
+        how = {"temperatures": temperatures, "power": 1.0}
+        z = annealed_importance(f, jax.random.key(0), (50,), chains=200, **how)
+        top = reverse_annealed_importance(f, jax.random.key(2), exact, **how)
+        assert z.lower - 3 * z.lower_stderr < truth < top.upper + 3 * top.stderr
+        gaps.append(float(top.upper - z.lower))
+    assert gaps[0] > 4 * gaps[1] > 16 * gaps[2] > 0
+    assert abs(z.log_z - truth) < 0.1 and z.ess > 100
+
+
+def test_bounds_hold_the_marginal_likelihood_of_a_linear_decoder():
+    """E21: log p(x) of probabilistic PCA, one x: within 0.05 nat of the closed form, and between the two bounds."""
+    rng = np.random.default_rng(0)
+    w, sigma, x = jnp.asarray(rng.normal(size=(8, 3)), jnp.float32), 0.7, jnp.asarray(rng.normal(size=8), jnp.float32)
+    f = lambda z: (  # noqa: E731  -log p(x | z)
+        0.5 * jnp.sum(((x[None] - z @ w.T) / sigma) ** 2, -1) + 8 * jnp.log(sigma * jnp.sqrt(2 * jnp.pi))
+    )
+    law = scipy.stats.multivariate_normal(np.zeros(8), np.asarray(w @ w.T) + sigma**2 * np.eye(8))
+    truth = law.logpdf(np.asarray(x, np.float64))
+    precision = np.eye(3) + np.asarray(w.T @ w, np.float64) / sigma**2
+    posterior = rng.multivariate_normal(
+        np.linalg.solve(precision, np.asarray(w.T @ x)) / sigma**2, np.linalg.inv(precision), size=500
+    )
+    prior = 1.5 * math.log(2 * math.pi)  # Z of |z|^2 / 2 is not 1
+    z = annealed_importance(f, jax.random.key(0), (3,), chains=500, temperatures=500)
+    top = reverse_annealed_importance(f, jax.random.key(1), jnp.asarray(posterior, jnp.float32), temperatures=500)
+    assert abs(float(z.log_z) - prior - truth) < 0.05
+    assert z.lower - 3 * z.lower_stderr < truth + prior < top.upper + 3 * top.stderr
+    assert 0 < top.upper - z.lower < 0.2
