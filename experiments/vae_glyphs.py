@@ -6,8 +6,8 @@
 Expect: 0.809 bits/dim on 2,000 test images (upper bound from 64 importance samples; standard error 0.005), seed 0, jax
 0.10.2. Not tuned. Most samples read as letters, with speckled strokes: they include the decoder's noise.
 
-Differs from the paper: other data; 256 grey values under a discretised logistic with a scale for every pixel; two hidden
-layers of SiLU units; Adam with weight decay; averaged parameters.
+Differs from the paper: other data; 256 grey values under a discretised logistic with a scale for every pixel; two
+hidden layers of SiLU units; Adam with weight decay; averaged parameters.
 """
 
 from genmap_jax.approximate import vae
