@@ -30,11 +30,14 @@ class LogProb:
         uint8 images the probability of the integers (a density of continuous values adds its dequantisation constant).
     kind: "exact", "lower_bound", "upper_bound" or "estimate" of the log-probability.
     stderr: [B] Monte-Carlo standard error, or None where there is none.
+    upper: [B], nats: what in expectation is at least the log-probability, beside an estimate or a lower bound that may
+        err on either side; None where there is none.
     """
 
     nats: Array
     kind: str = flax.struct.field(pytree_node=False)
     stderr: Array | None = None
+    upper: Array | None = None
 
 
 @flax.struct.dataclass
@@ -58,7 +61,7 @@ class Algorithm(NamedTuple):
     init: key -> state. Called under `jax.eval_shape` for shapes and under `jax.jit` for values.
     step: (state, batch, key) -> (state, metrics). One update of everything; metrics are a flat dict of scalars.
     sample: (state, key, n, cond) -> what `n` examples of a batch look like: same dtype, shape and range. `n` is static;
-        `cond` is None or an int32 [n] array of labels.
+        `cond` is None or an int32 [n] array of labels; with None, a conditional family draws its labels itself.
     log_prob: (state, batch, key) -> LogProb. None: the family has no density.
     spec: state -> pytree of `PartitionSpec`, prefix allowed. Only the axis name "data" exists.
     evaluations: of the network, in a row, for one sample. None: an adaptive sampler decides.

@@ -183,6 +183,8 @@ def test_density_of_eight_gaussians():
         assert abs(z.log_z - log_z) < 0.01 + 4 * z.stderr
         value = jax.jit(algorithm.log_prob)(state, {"x": points[::97]}, jax.random.key(3))
         np.testing.assert_allclose(value.nats, log_q[::97] - log_z, atol=0.01 + 4 * float(value.stderr[0]))
+        assert np.all(value.upper >= value.nats)  # Jensen, and on these chains always
+        assert 0 < np.mean(value.upper - (log_q[::97] - log_z)) < 0.5
 
         x = np.asarray(jax.jit(algorithm.sample, static_argnums=2)(state, jax.random.key(4), 2000))
         distance = ((x[:, None] - centres[None]) ** 2).sum(-1)

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from genmap_jax.algorithm import LogProb
 from genmap_jax.evaluate import distance
 from genmap_jax.evaluate.distance import energy_distance, null_floor
-from genmap_jax.evaluate.likelihood import bits_per_dim, evaluate_log_prob
+from genmap_jax.evaluate.likelihood import bits_per_dim, evaluate_log_prob, log_probs
 
 # ---- likelihood ------------------------------------------------------------------------------------------------------
 
@@ -50,6 +50,16 @@ def test_every_batch_has_its_own_noise():
     result = evaluate_log_prob(noise, None, batches, jax.random.key(0), 1)
     assert abs(result.nats) < 4 / math.sqrt(400)
     assert result.stderr == pytest.approx(1 / math.sqrt(400), rel=0.2)
+
+
+def test_upper_bounds_are_kept_beside_the_log_probabilities():
+    bounded = lambda state, batch, key: LogProb(batch["x"], "estimate", upper=batch["x"] + 1)  # noqa: E731
+    batches = [{"x": jnp.arange(3.0)}, {"x": jnp.arange(2.0)}]
+    nats, kind, upper = log_probs(bounded, None, batches, jax.random.key(0))
+    np.testing.assert_array_equal(nats, [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(upper, nats + 1)
+    unbounded = lambda state, batch, key: LogProb(batch["x"], kind)  # noqa: E731
+    assert log_probs(unbounded, None, batches, jax.random.key(0))[2] is None
 
 
 def test_kinds_are_never_mixed_and_nothing_is_averaged_over_nothing():

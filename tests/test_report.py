@@ -96,6 +96,14 @@ def test_an_upper_bound_on_log_p_is_never_best(tmp_path):
     assert said(folders, "likelihood") == ""
 
 
+def test_the_other_bound_stands_beside_an_estimate(tmp_path):
+    likelihood = density("estimate", 1.9, upper=density("upper_bound", 1.8))
+    report = read([make_run(tmp_path, "ebm_digits", likelihood=likelihood, **EBM)])
+    cell = page.likelihood_cell(report.groups[0])
+    assert cell.text == "≈ 1.900 bits/dim" and "other bound ≥ 1.800 bits/dim" in cell.notes
+    assert any("upper bound" in name and "≥ 1.800" in value for name, value, *_ in page.numbers(report.groups[0]))
+
+
 def test_likelihoods_in_different_units_are_not_ranked(tmp_path):
     folders = [
         make_run(tmp_path, "gpt_digits", likelihood=density("exact", 1.7), **GPT),

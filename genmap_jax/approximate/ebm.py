@@ -200,8 +200,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         x = observe(batch, parallel.example_keys(key_u, len(jax.tree.leaves(batch)[0])))
         z = log_partition(cfg, state.averaged, key_z)
         cell = pixels.log_cell(math.prod(cfg.shape), cfg.levels) if images else 0.0
-        nats = cell - energy(cfg, state.averaged, x) - z.log_z
-        return LogProb(nats, "estimate", jnp.full_like(nats, z.stderr))  # one error common to all examples
+        weight = cell - energy(cfg, state.averaged, x)
+        stderr = jnp.full_like(weight, z.stderr)  # one error common to all examples
+        return LogProb(weight - z.log_z, "estimate", stderr, upper=weight - z.lower)
 
     step = cd.persistent(
         energy=lambda params, x: energy(cfg, params, x),

@@ -41,8 +41,8 @@ TOY_POINTS = 100_000
 """Fresh points of a toy density for the KL divergences."""
 TSTR_STEPS = 400
 """Updates of a classifier of samples."""
-FRAMES, SHOWN = 24, 16
-"""Of the sampler at work."""
+FRAMES, SHOWN = 24, {"image": 16, "x": 500}
+"""Of the sampler at work: pictures, and examples on each."""
 
 
 def evaluate_run(
@@ -118,7 +118,7 @@ def evaluate_run(
             pair = np.concatenate([generated[:8], train_set[where]])
             pictures.image_grid(pair, levels).save(scratch / "nearest.png")
         if name != "tokens":
-            frames = at_work(run, seed)
+            frames = at_work(run, SHOWN[name], seed)
             if frames is not None:
                 pictures.animation(frames, scratch / "sampler.gif", levels)
         train.write_json(scratch / "card.json", card)
@@ -190,23 +190,18 @@ def likelihood(run: runs.Run, name: str, seed: int) -> tuple[dict[str, Any] | No
         return None, None
     test, place = run.sources["test"], run.place
     log_prob = padded(place, place.map_examples(run.algorithm.log_prob), run.config.batch_size)
-    nats, kind = log_probs(log_prob, run.state, evaluated_batches(test, run.config), run.eval_key)
+    nats, kind, upper = log_probs(log_prob, run.state, evaluated_batches(test, run.config), run.eval_key)
     dims = int(np.prod(test.shape))
     measured = summary(nats, kind, dims)
     unit = {"image": "bits/dim", "tokens": "bits/byte", "x": "nats"}[name]
-    cost = -nats if unit == "nats" else bits_per_dim(nats, dims)
-    low, high = bootstrap(np.mean, cost, seed=seed)
-    return {
-        "kind": measured.kind,
-        "unit": unit,
-        "value": float(cost.mean()),
-        "low": low,
-        "high": high,
-        "nats": measured.nats,
-        "stderr": measured.stderr,
-        "n": measured.n,
-        "upper": None,
-    }, nats
+
+    def entry(nats: np.ndarray, kind: str) -> dict[str, Any]:
+        cost = -nats if unit == "nats" else bits_per_dim(nats, dims)
+        low, high = bootstrap(np.mean, cost, seed=seed)
+        return {"kind": kind, "unit": unit, "value": float(cost.mean()), "low": low, "high": high, "n": len(nats)}
+
+    bound = None if upper is None else entry(upper, "upper_bound")
+    return entry(nats, kind) | {"nats": measured.nats, "stderr": measured.stderr, "upper": bound}, nats
 
 
 def repeated(train_set: np.ndarray, held_out: np.ndarray, generated: np.ndarray, window: int = 16) -> dict[str, Number]:
@@ -268,15 +263,15 @@ def against_the_density(run: runs.Run, generated: np.ndarray, seed: int) -> dict
     return numbers
 
 
-def at_work(run: runs.Run, seed: int) -> np.ndarray | None:
+def at_work(run: runs.Run, shown: int, seed: int) -> np.ndarray | None:
     """Frames [T, n, ...] of the sampler, or of a walk between latents; None if there is neither."""
     key, algorithm = jax.random.fold_in(run.eval_key, seed), run.algorithm
     if algorithm.trace is not None:
-        return np.asarray(jax.jit(algorithm.trace, static_argnums=(2, 3))(run.state, key, SHOWN, FRAMES))
+        return np.asarray(jax.jit(algorithm.trace, static_argnums=(2, 3))(run.state, key, shown, FRAMES))
     if algorithm.walk is None:
         return None
     walk = jax.jit(algorithm.walk)
-    frames = np.stack([np.asarray(walk(run.state, key, jnp.full(SHOWN, t))) for t in np.linspace(0, 1, FRAMES)])
+    frames = np.stack([np.asarray(walk(run.state, key, jnp.full(shown, t))) for t in np.linspace(0, 1, FRAMES)])
     levels = run.sources["test"].levels
     return frames if levels is None else np.clip(np.rint(frames), 0, levels - 1).astype(np.uint8)
 

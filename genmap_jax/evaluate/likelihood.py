@@ -48,21 +48,27 @@ def evaluate_log_prob(
     dims: dimensions (or bytes) of one example, for bits per dimension.
     Raises ValueError if there are fewer than two examples or the batches differ in kind.
     """
-    return summary(*log_probs(log_prob, state, batches, key), dims)
+    nats, kind, _ = log_probs(log_prob, state, batches, key)
+    return summary(nats, kind, dims)
 
 
 def log_probs(
     log_prob: Callable[[Any, Batch, Key], LogProb], state: Any, batches: Iterable[Batch], key: Key
-) -> tuple[np.ndarray, str]:
-    """Every example's log-probability in nats, float64 [N], and their kind. Arguments as of `evaluate_log_prob`."""
-    kinds, nats = set(), [np.zeros(0)]
+) -> tuple[np.ndarray, str, np.ndarray | None]:
+    """Every example's log-probability in nats, float64 [N]; their kind; and their upper bounds [N], if there are any.
+
+    Arguments as of `evaluate_log_prob`.
+    """
+    kinds, nats, uppers = set(), [np.zeros(0)], []
     for i, batch in enumerate(batches):
         value = log_prob(state, batch, jax.random.fold_in(key, i))
         kinds.add(value.kind)
         nats.append(np.asarray(value.nats, np.float64))
+        if value.upper is not None:
+            uppers.append(np.asarray(value.upper, np.float64))
     if len(kinds) > 1:
         raise ValueError(f"cannot average log-probabilities of different kinds: {sorted(kinds)}")
-    return np.concatenate(nats), kinds.pop() if kinds else ""
+    return np.concatenate(nats), kinds.pop() if kinds else "", np.concatenate(uppers) if uppers else None
 
 
 def summary(nats: np.ndarray, kind: str, dims: int) -> Likelihood:

@@ -52,6 +52,9 @@ class Config:
     """Hidden units, or channels at every resolution."""
     depth: int = 3
     """mlp: hidden layers. conv: halvings of the resolution, with two residual blocks each."""
+    squash: bool = False
+    """tanh on the generator's output, as in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434): for images
+    most of whose pixels are black or white, which it makes easy to hit."""
     loss: adversarial.Loss = "relativistic"
     r1: float = 1.0
     """Weight gamma of the penalty (gamma / 2) |grad D|^2 on real examples; 0 turns it off."""
@@ -120,7 +123,7 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [B, latent] -> x [B, *shape], images in the convention of `pixels.dequantise`."""
+    """z [B, latent] -> x [B, *shape], images in the convention of `pixels.dequantise`, before `Config.squash`."""
 
     cfg: Config
 
@@ -163,7 +166,8 @@ class Discriminator(nn.Module):
 
 def generate(cfg: Config, params_g: Params, z: Array) -> Array:
     """G(z). [B, latent] -> [B, *shape]"""
-    return Generator(cfg).apply(params_g, z)
+    x = Generator(cfg).apply(params_g, z)
+    return jnp.tanh(x) * (1.0 - 1.0 / cfg.levels) if cfg.squash else x  # between the middles of the outermost cells
 
 
 def discriminate(cfg: Config, params_d: Params, x: Array) -> Array:

@@ -1,0 +1,42 @@
+"""GAN on 32x32 glyphs."""
+
+from genmap_jax.config import Experiment
+from genmap_jax.implicit import gan
+from genmap_jax.optim import Optim
+
+STEPS, BATCH = 6000, 64
+CONFIG = Experiment(
+    name="gan_glyphs",
+    data="glyphs",
+    steps=STEPS,
+    batch_size=BATCH,
+    eval_every=3000,
+    sample_every=2000,
+    model=gan.Config(
+        shape=(32, 32, 1),
+        levels=256,
+        network="mlp",
+        latent=64,
+        width=512,
+        depth=3,
+        squash=True,
+        loss="relativistic",
+        r1=1.0,
+        r2=1.0,
+        ema_halflife=10_000,
+        optim=Optim(lr=5e-4, b1=0.0, b2=0.99, clip=0.0, decay=STEPS * BATCH),
+    ),
+)
+ALGORITHM = gan.algorithm
+ABLATIONS = {
+    "nonsaturating": {"model.loss": "nonsaturating"},
+    "hinge": {"model.loss": "hinge"},
+    "no_penalty": {"model.r1": 0.0, "model.r2": 0.0},
+    "no_squash": {"model.squash": False},
+    "no_ema": {"model.ema_halflife": None},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.train import main
+
+    main(CONFIG, ALGORITHM, ABLATIONS)
