@@ -1,4 +1,14 @@
-"""GAN on 32x32 glyphs."""
+"""GAN with relativistic loss and R1 + R2 penalties on 32x32 glyphs. https://arxiv.org/abs/2501.05441
+
+    python experiments/gan_glyphs.py                     (146 s of training on 2 busy CPU cores)
+    python experiments/gan_glyphs.py --ablation all --seeds 3
+
+Expect: FD-own64 56.6 (95 % interval 49.2 to 65.1; real images 7.0 ± 1.0) by `genmap evaluate` on 1,000 samples, seed 0,
+jax 0.10.2. Most samples read as letters, with ragged strokes. Without tanh on the output a grey veil stays on the black
+background: FD-own64 922, with other settings too.
+Differs from the paper: fully connected networks, tanh on the generator's output, a constant penalty weight, no
+augmentation.
+"""
 
 from genmap_jax.config import Experiment
 from genmap_jax.implicit import gan
