@@ -12,7 +12,6 @@ samples: examples per second of the compiled sampler.
 
 import argparse
 import dataclasses
-import importlib
 import os
 import statistics
 import subprocess
@@ -23,11 +22,11 @@ from pathlib import Path
 
 import jax
 
-from genmap_jax import data, parallel, train
+from genmap_jax import data, mapping, parallel, runs, train
 from genmap_jax.logs import read_metrics
 
-sys.path.insert(0, str(Path(__file__).parent))
-NAMES = importlib.import_module("map").EXPERIMENTS
+FOLDER = Path(__file__).parent
+NAMES = [path.stem for path in mapping.members(FOLDER, "digits")]
 ROUNDS = 3
 NEVER = 10**9
 
@@ -107,13 +106,12 @@ def sampling_rate(cfg, family) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=NAMES, help="experiments to measure; default: those of the map")
+    parser.add_argument("names", nargs="*", default=NAMES, help="experiments to measure; default: all on digits")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
     args = parser.parse_args()
     rows = []
     for name in args.names:
-        cfg = importlib.import_module(name).CONFIG
-        family = sys.modules[type(cfg.model).__module__].algorithm
+        cfg, family, _ = runs.read_experiment(FOLDER / f"{name}.py")
         measure = bare_loop(cfg, family, args.seconds)
         steps = max(3 * cfg.log_every, round(measure() * args.seconds / cfg.log_every) * cfg.log_every)
         pairs = [(measure(), runner_rate(cfg, family, steps)) for _ in range(ROUNDS)]

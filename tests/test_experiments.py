@@ -85,6 +85,15 @@ def test_dry_run_prints_config_and_parameters():
     assert '"latent": 5' in done.stdout and "parameters" in done.stdout
 
 
+def test_the_benchmarks_measure():
+    """Regression: they once imported a file that was no longer there."""
+    done = subprocess.run(
+        [sys.executable, FOLDER / "benchmarks.py", "vae_digits", "--seconds", "0.1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "vae_digits" in done.stdout.splitlines()[-1]
+
+
 def test_a_misspelt_flag_names_the_right_one():
     done = subprocess.run(
         [sys.executable, FOLDER / "vae_digits.py", "--model.latnt", "5"], capture_output=True, text=True
