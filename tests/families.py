@@ -44,6 +44,15 @@ FAMILIES = {
     "gpt_images": Case(
         gpt.algorithm, gpt.Config(vocab=17, length=64, shape=(8, 8, 1), layers=1, heads=2, width=16), "exact"
     ),
+    "gpt_labels": Case(
+        gpt.algorithm,
+        gpt.Config(
+            **{"vocab": 17, "length": 64, "shape": (8, 8, 1), "classes": 10},
+            **{"layers": 2, "heads": 2, "kv_heads": 1, "width": 16, "scan": True, "remat": "full"},
+            **gpt.QWEN2,
+        ),
+        "exact",
+    ),
     "vae": Case(
         vae.algorithm,
         vae.Config(**IMAGE, latent=3, hidden=(16,), importance_samples=4, ema_halflife=50.0),

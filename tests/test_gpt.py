@@ -1,7 +1,9 @@
 """GPT is an exact density: normalised, causal, learned to its source's entropy, and sampled from the same law."""
 
+import dataclasses
 import itertools
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ import pytest
 import scipy.stats
 
 from genmap_jax.algorithm import State
+from genmap_jax.data.packing import pack
+from genmap_jax.nn import rope
 from genmap_jax.objectives import exact_likelihood
 from genmap_jax.optim import Optim
 from genmap_jax.samplers import decoding
@@ -18,10 +22,26 @@ from genmap_jax.tractable import gpt
 logits = jax.jit(gpt.logits, static_argnums=0)
 log_prob = jax.jit(gpt.log_prob, static_argnums=0)
 
+ARCHITECTURES = {
+    "gpt2": {},
+    "qwen2": gpt.QWEN2 | {"heads": 4, "kv_heads": 2, "theta": 100.0},
+    "everything": {
+        **{"norm": "rms", "positions": "rope", "mlp": "relu2", "bias": "none", "heads": 4, "kv_heads": 1, "hidden": 24},
+        **{"qk_norm": True, "softcap": 5.0, "residual_scales": True, "tied": False},
+    },
+    "window": {"window": 4},
+    "window_rope": gpt.LLAMA | {"window": 4},
+    "chunked": gpt.LLAMA | {"chunk": 3, "trained": 5},
+}
+
+
+def shaped(name: str, **changes) -> gpt.Config:
+    return gpt.Config(**({"heads": 2} | ARCHITECTURES[name] | changes))
+
 
 def perturbed(cfg: gpt.Config, scale: float = 0.3, seed: int = 0):
     """Random parameters far from initialisation, where all logits are nearly equal and hide mistakes."""
-    params = jax.eval_shape(gpt.GPT(cfg).init, jax.random.key(0), jnp.zeros((1, cfg.length), jnp.int32))["params"]
+    params = jax.eval_shape(gpt.algorithm(cfg, batch_size=1).init, jax.random.key(0)).params
     rng = np.random.default_rng(seed)
     draw = lambda path, p: (path[-1].key == "scale") + scale * rng.standard_normal(p.shape)  # noqa: E731
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jax.tree.map_with_path(draw, params))
@@ -58,24 +78,33 @@ def recomputing_step(cfg: gpt.Config, params):
 # ---- the density -----------------------------------------------------------------------------------------------------
 
 
-def test_probabilities_of_all_strings_sum_to_one():
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_probabilities_of_all_strings_sum_to_one(name):
     """|sum over 3^6 strings - 1| <= 1e-5. A leak of one token makes it wrong by order 1."""
-    cfg = gpt.Config(vocab=3, length=6, layers=2, heads=2, width=16)
+    cfg = shaped(name, vocab=3, length=6, layers=2, width=16)
     params = perturbed(cfg)
     nats = log_prob(cfg, params, all_strings(cfg))
     assert nats.std() > 1.0  # not the uniform law, which any network with zero logits has
     assert abs(np.exp(np.asarray(nats, np.float64)).sum() - 1.0) <= 1e-5
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_jacobian_is_exactly_zero_for_the_future_and_nowhere_zero_for_the_past(dtype):
-    """d logits[t] / d input[s]: 0.0, not small, for s > t; not zero for every s <= t. Input s holds token s - 1."""
-    cfg = gpt.Config(vocab=7, length=12, layers=2, heads=2, width=16, dtype=dtype)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("gpt2", "bfloat16"), *((name, "float32") for name in ARCHITECTURES)], ids="-".join
+)
+def test_jacobian_is_exactly_zero_for_the_future_and_nowhere_zero_for_the_past(name, dtype):
+    """d logits[t] / d input[s]: 0.0, not small, for s > t; not zero for every s <= t. Input s holds token s - 1.
+
+    With a window w, two layers see back to s = t - 2 (w - 1) and exactly no further.
+    """
+    cfg = shaped(name, vocab=7, length=12, layers=2, width=16, dtype=dtype)
     params = perturbed(cfg)
     x = gpt.GPT(cfg).apply({"params": params}, tokens_of(cfg, 1), method="embed")
     trunk = lambda x: gpt.GPT(cfg).apply({"params": params}, x[None], method="trunk")[0][0]  # noqa: E731
     size = jnp.abs(jax.jit(jax.jacrev(trunk))(x[0])).max(axis=(1, 3))  # [t, s]
     past = np.tri(cfg.length, dtype=bool)
+    if cfg.window is not None:
+        past &= ~np.tri(cfg.length, k=-2 * (cfg.window - 1) - 1, dtype=bool)
+        assert not past[-1, 0]
     assert (np.asarray(size)[~past] == 0.0).all()
     assert (np.asarray(size)[past] > 0.0).all()
 
@@ -131,14 +160,38 @@ def test_learns_a_markov_source_to_its_entropy_and_not_below():
     assert -4 * gap.std() / 64 <= gap.mean() <= 0.03
 
 
+def test_learns_to_copy():
+    """The second half of a string repeats its first half, which is random: the copy is right in over 99 %."""
+    cfg = gpt.Config(
+        **{"vocab": 8, "length": 24, "layers": 2, "heads": 2, "width": 32, "positions": "rope", "norm": "rms"},
+        optim=Optim(lr=1e-2, b2=0.99, warmup=64 * 50, decay=64 * 600),
+    )
+    rng = np.random.default_rng(0)
+    draw = lambda n: {"tokens": np.tile(rng.integers(0, 8, (n, 12), np.int32), 2)}  # noqa: E731
+    alg = gpt.algorithm(cfg, batch_size=64)
+    state, step = jax.jit(alg.init)(jax.random.key(0)), jax.jit(alg.step, donate_argnums=0)
+    for i in range(600):
+        state, _ = step(state, draw(64), jax.random.key(i))
+    tokens = draw(512)["tokens"]
+    right = np.asarray(logits(cfg, state.params, tokens).argmax(-1) == tokens)
+    assert right[:, 12:].mean() > 0.99
+    assert right[:, :12].mean() < 0.2  # nothing leaks
+
+
 # ---- the KV cache ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 5])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
-def test_cached_logits_equal_uncached(n, dtype, tolerance):
-    """256 positions, the cache filled one token at a time: max |difference| <= 1e-5 in float32, 2e-2 in bfloat16."""
-    cfg = gpt.Config(vocab=17, length=256, layers=2, heads=2, width=32, dtype=dtype)
+CACHED = [("gpt2", 5, "float32"), ("gpt2", 1, "bfloat16"), *((name, 1, "float32") for name in ARCHITECTURES)]
+
+
+@pytest.mark.parametrize(("name", "n", "dtype"), CACHED)
+def test_cached_logits_equal_uncached(name, n, dtype):
+    """256 positions, the cache filled one token at a time: max |difference| <= 1e-5 in float32, 2e-2 in bfloat16.
+
+    A window is a ring that wraps around many times.
+    """
+    tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[dtype]
+    cfg = shaped(name, vocab=17, length=256, layers=2, width=32, dtype=dtype)
     params, tokens = perturbed(cfg, 0.1), tokens_of(cfg, n)
     step = gpt.decoding_step(cfg, params)
     previous = jnp.roll(tokens, 1, axis=1)  # position 0 is handed a token that does not exist, and must ignore it
@@ -155,10 +208,14 @@ def test_cached_logits_equal_uncached(n, dtype, tolerance):
     np.testing.assert_allclose(jnp.moveaxis(cached, 0, 1), whole, rtol=0, atol=tolerance)
 
 
-def test_kv_cache_does_not_change_the_text():
-    """256 strings, shared Gumbel noise, any prompt length: the same tokens, one by one, with and without a cache."""
-    cfg = gpt.Config(vocab=17, length=32, layers=2, heads=2, width=32)
-    params, n = perturbed(cfg), 256
+@pytest.mark.parametrize("name", ["gpt2", "everything", "window_rope", "chunked"])
+def test_kv_cache_does_not_change_the_text(name):
+    """256 strings, shared Gumbel noise, any prompt length: the same tokens, one by one, with and without a cache.
+
+    Four prompt lengths make 1,024 strings of each model. Regression: nanoGPT#613.
+    """
+    cfg = shaped(name, vocab=17, length=32, layers=2, width=32)
+    params, n = perturbed(cfg, 0.3 if name == "gpt2" else 0.15), 256
     noise = jnp.asarray(np.random.default_rng(5).gumbel(size=(n, cfg.length, cfg.vocab)), jnp.float32)
     empty = jnp.zeros((n, cfg.length), jnp.int32)
     cached = jax.jit(lambda prompt: generate(cfg, params, noise=noise, prompt=prompt))
@@ -171,6 +228,45 @@ def test_kv_cache_does_not_change_the_text():
         np.testing.assert_array_equal(text, uncached(prompt))
         np.testing.assert_array_equal(text[:, :length], prompt[:, :length])
         assert len(np.unique(text[:, length:], axis=0)) > 10
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "window_rope", "chunked"])
+@pytest.mark.parametrize("count", [1, 7, 31])
+def test_prefill_equals_one_token_at_a_time(name, count):
+    """The cache after `count` tokens at once, padded to 31, gives the next logits that the whole string has: 1e-5."""
+    cfg = shaped(name, vocab=17, length=32, layers=2, width=32)
+    params, tokens = perturbed(cfg, 0.1), tokens_of(cfg, 5)
+    cache = gpt.prefill(cfg, params, gpt.empty_cache(cfg, 5), tokens[:, :31], count)
+    step = jax.jit(gpt.decoding_step(cfg, params))
+    whole = logits(cfg, params, tokens)
+    for t in range(count, 32):
+        each, cache = step(cache, tokens[:, t - 1], jnp.asarray(t))
+        np.testing.assert_allclose(each, whole[:, t], rtol=0, atol=1e-5)
+
+
+def test_completions_of_prompts_of_any_length():
+    """Greedy: what recomputing gives, for prompts of 0 to 12 tokens at once; samples of one prompt follow their own
+    noise; lengths of one bucket share one compilation."""
+    cfg = shaped("window_rope", vocab=17, length=40, layers=2, width=32)
+    params = perturbed(cfg)
+    texts = tokens_of(cfg, 5)
+    greedy = partial(decoding.top_k, k=1)
+    sizes = [3, 12, 5, 0, 7]
+    for sizes in ([3, 12, 5, 7], [0, 4]):
+        prompts = [np.asarray(text[:size]) for text, size in zip(texts, sizes, strict=False)]
+        out = gpt.complete(cfg, params, prompts, 8, jax.random.key(0), samples=2, adjust=greedy)
+        assert out.shape == (len(sizes), 2, 8)
+        for prompt, both in zip(prompts, out, strict=True):
+            text = np.zeros((1, cfg.length), np.int32)
+            text[0, : len(prompt)] = prompt
+            for t in range(len(prompt), len(prompt) + 8):
+                text[0, t] = logits(cfg, params, text)[0, t].argmax()
+            np.testing.assert_array_equal(both, np.tile(text[:, len(prompt) : len(prompt) + 8], (2, 1)))
+    before = gpt._complete._cache_size()
+    for size in (5, 9, 16):
+        free = gpt.complete(cfg, params, [texts[0, :size]], 12, jax.random.key(1), samples=3)
+        assert len(np.unique(free[0], axis=0)) == 3
+    assert gpt._complete._cache_size() == before + 1
 
 
 @pytest.mark.parametrize("n", [1, 16])
@@ -187,6 +283,87 @@ def test_kv_cache_is_not_copied_per_token(n):
     room = n * cfg.length * cfg.width
     big = [name for shape, name in made if np.prod([int(size) for size in shape.split(",")]) == room]
     assert big == ["dynamic-update-slice"] * (2 * cfg.layers)
+
+
+# ---- packed strings, labels, and how it is compiled -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "chunked"])
+def test_packed_documents_do_not_see_each_other(name):
+    """log p of a packed string is the sum over its documents alone, padding counts nothing: 1e-5. Jacobian: 0.0."""
+    cfg = shaped(name, vocab=7, length=12, layers=2, width=16)
+    params, tokens = perturbed(cfg, 0.2), tokens_of(cfg, 1)
+    segments = jnp.array([[0] * 4 + [1] * 5 + [2] * 1 + [-1] * 2])
+    alone = [tokens[:, a:b] for a, b in ((0, 4), (4, 9), (9, 10))]
+    expected = sum(log_prob(cfg, params, document) for document in alone)
+    np.testing.assert_allclose(log_prob(cfg, params, tokens, None, segments), expected, rtol=1e-5)
+
+    def of_embedding(table):
+        return logits(cfg, params | {"embedding": table}, tokens, None, segments)[0]
+
+    network = gpt.GPT(cfg)
+    x = network.apply({"params": params}, tokens, None, segments, method="embed")
+    at = gpt.At(jnp.array([[0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 0, 1]]), segments)
+    trunk = lambda x: network.apply({"params": params}, x[None], at, method="trunk")[0][0]  # noqa: E731
+    size = np.asarray(jnp.abs(jax.jit(jax.jacrev(trunk))(x[0])).max(axis=(1, 3)))
+    same = np.asarray(segments[0][:, None] == segments[0][None, :]) & np.tri(12, dtype=bool)
+    assert (size[~same] == 0.0).all() and (size[same] > 0.0).all()
+
+
+def test_packing_loses_nothing_and_trains():
+    documents = [list(range(1, n + 1)) for n in (3, 4, 2, 0, 19, 1)]
+    batch = pack(documents, 8)
+    pieces = [
+        row[segments == k].tolist()
+        for row, segments in zip(batch["tokens"], batch["segments"], strict=True)
+        for k in range(segments.max() + 1)
+    ]
+    assert sum(pieces, []) == sum(documents, []) and max(map(len, pieces)) <= 8
+    assert pieces[:3] == documents[:3] and [len(p) for p in pieces[3:]] == [8, 8, 3, 1]
+    assert len(batch["tokens"]) == 5  # 3 + 4, 2, 8, 8, 3 + 1
+    cfg = shaped("gpt2", vocab=32, length=8, layers=1, width=8)
+    alg = gpt.algorithm(cfg, batch_size=5)
+    state, metrics = jax.jit(alg.step)(jax.jit(alg.init)(jax.random.key(0)), batch, jax.random.key(1))
+    assert np.isfinite(metrics["loss"])
+    with pytest.raises(ValueError, match="no document"):
+        pack([[]], 8)
+
+
+def test_a_conditional_model_is_a_density_for_every_label():
+    cfg = shaped("gpt2", vocab=3, length=4, layers=1, width=8, classes=2)
+    params, strings = perturbed(cfg), all_strings(shaped("gpt2", vocab=3, length=4))
+    each = [log_prob(cfg, params, strings, jnp.full(len(strings), label)) for label in (0, 1)]
+    for nats in each:
+        assert abs(np.exp(np.asarray(nats, np.float64)).sum() - 1.0) <= 1e-5
+    assert abs(each[0] - each[1]).max() > 0.1
+    alg = gpt.algorithm(cfg, batch_size=4)
+    state = jax.jit(alg.init)(jax.random.key(0)).replace(params=params)
+    n = 4000
+    drawn = jax.jit(alg.sample, static_argnums=2)(state, jax.random.key(1), n, jnp.ones(n, jnp.int32))
+    observed = np.bincount(np.asarray(drawn) @ 3 ** np.arange(3, -1, -1), minlength=81)
+    expected = n * np.exp(np.asarray(each[1], np.float64))
+    kept = expected >= 5
+    assert kept.sum() > 30 and observed[~kept].sum() < 40
+    observed, expected = observed[kept], expected[kept]
+    expected = expected / expected.sum() * observed.sum()
+    assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
+    assert jax.jit(alg.sample, static_argnums=2)(state, jax.random.key(1), 7).shape == (7, 4)  # draws its labels
+
+
+@pytest.mark.parametrize("name", ["gpt2", "everything"])
+@pytest.mark.parametrize("how", [{"scan": True}, {"remat": "full"}, {"remat": "dots"}, {"scan": True, "remat": "full"}])
+def test_scan_and_remat_change_nothing(name, how):
+    """Loss to 1e-6, gradients to 1e-6 of the largest, from one tree of parameters."""
+    cfg = shaped(name, vocab=17, length=16, layers=3, width=32)
+    params, tokens = perturbed(cfg, 0.1), tokens_of(cfg, 4)
+    loss = lambda cfg, params: -log_prob(cfg, params, tokens).mean()  # noqa: E731
+    run = jax.jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
+    value, grads = run(cfg, params)
+    other, others = run(dataclasses.replace(cfg, **how), params)
+    np.testing.assert_allclose(other, value, rtol=1e-6)
+    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
+    for a, b in zip(jax.tree.leaves(others), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * largest)
 
 
 # ---- the samplers ----------------------------------------------------------------------------------------------------
@@ -208,20 +385,26 @@ def naive_top_k(p, k):
     return kept / kept.sum()
 
 
+def naive_min_p(p, share):
+    kept = np.where(p >= share * p.max(), p, 0.0)
+    return kept / kept.sum()
+
+
 LAWS = {
     "plain": (lambda logits: logits, lambda p: p),
     "temperature": (lambda logits: decoding.temperature(logits, 0.5), lambda p: p**2 / (p**2).sum()),
     "top_k": (lambda logits: decoding.top_k(logits, 2), lambda p: naive_top_k(p, 2)),
     "top_p": (lambda logits: decoding.top_p(logits, 0.8), lambda p: naive_top_p(p, 0.8)),
+    "min_p": (lambda logits: decoding.min_p(logits, 0.2), lambda p: naive_min_p(p, 0.2)),
 }
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_samples_follow_the_enumerated_law(law):
-    """Chi-square of 20,000 samples against all 3^4 strings, p > 1e-3; strings cut away are never drawn."""
+    """Chi-square of 100,000 samples against all 3^4 strings, p > 1e-3; strings cut away are never drawn."""
     adjust, exact = LAWS[law]
     cfg = gpt.Config(vocab=3, length=4, layers=1, heads=2, width=8)
-    params, n = perturbed(cfg, 0.25), 20_000
+    params, n = perturbed(cfg, 0.25), 100_000
     strings = np.asarray(all_strings(cfg))
     p = np.asarray(jax.nn.softmax(logits(cfg, params, jnp.asarray(strings))), np.float64)
     p = np.apply_along_axis(exact, -1, p / p.sum(-1, keepdims=True))
@@ -281,11 +464,35 @@ def test_a_prompt_forces_its_own_tokens_and_no_others():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"heads": 3}, "heads=3"), ({"length": 0}, "length=0"), ({"dtype": "float16"}, "dtype='float16'")],
+    [
+        ({"heads": 3}, "heads=3"),
+        ({"length": 0}, "length=0"),
+        ({"dtype": "float16"}, "dtype='float16'"),
+        ({"heads": 4, "kv_heads": 3}, "kv_heads=3"),
+        ({"window": 0}, "window=0"),
+        ({"norm": "batch"}, "norm='batch'"),
+        ({"chunk": 4, "trained": 8}, "positions='rope'"),
+        ({"positions": "rope", "chunk": 8, "trained": 8}, "chunk=8"),
+        ({"positions": "rope", "scaling": rope.Scaling("yarn", 4.0)}, "scaling.original=0"),
+        ({"positions": "rope", "width": 12, "heads": 4}, "odd"),
+    ],
 )
 def test_a_bad_config_is_one_clear_error(change, message):
     with pytest.raises(ValueError, match=message):
         gpt.algorithm(gpt.Config(**change), batch_size=8)
+
+
+def test_bad_prompts_are_refused_before_anything_compiles():
+    cfg = gpt.Config(vocab=5, length=8)
+    run = lambda *prompts, new=2: gpt.complete(cfg, None, prompts, new, jax.random.key(0))  # noqa: E731
+    with pytest.raises(ValueError, match="vocab=5"):
+        run([1, 5])
+    with pytest.raises(ValueError, match="vocab=5"):
+        run([1, -1])
+    with pytest.raises(ValueError, match="length=8"):
+        run([1] * 7)
+    with pytest.raises(ValueError, match="new=0"):
+        run([1], new=0)
 
 
 def test_decode_wants_exactly_one_source_of_noise():

@@ -8,11 +8,12 @@ place; returned as a stacked output of a scan instead, it would be copied whole 
 A draw is argmax(logits + Gumbel noise), which is categorical (Gumbel 1954). The noise of position t is a function of
 the example's key and t, or is given, so that two samplers of one model can be compared token by token.
 
-`temperature`, `top_k` and `top_p` are functions of logits; compose them, and pass the result as `adjust`:
+`temperature`, `top_k`, `top_p` and `min_p` are functions of logits; compose them, and pass the result as `adjust`:
 
     decode(step, cache, 256, keys=keys, adjust=lambda logits: top_p(temperature(logits, 0.8), 0.95))
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,11 @@ Array = jax.Array
 Step = Callable[[Any, Array, Array], tuple[Array, Any]]
 
 
+def unchanged(logits: Array) -> Array:
+    """The law of the model itself."""
+    return logits
+
+
 def decode(
     step: Step,
     cache: Any,
@@ -30,8 +36,10 @@ def decode(
     *,
     keys: Array | None = None,
     noise: Array | None = None,
-    adjust: Callable[[Array], Array] = lambda logits: logits,
+    adjust: Callable[[Array], Array] = unchanged,
     prompt: Array | None = None,
+    first: Array | int = 0,
+    last: Array | int | None = None,
 ) -> Array:
     """Draw strings of `length` tokens. Returns int32 [B, length].
 
@@ -40,6 +48,8 @@ def decode(
     adjust: logits [B, V] -> logits of the law to draw from.
     prompt: int32 [B, P], P <= length: tokens that are given, not drawn. Negative entries are free: pad prompts of
         several lengths with -1. A free token before a given one is drawn from its own past only.
+    first: the cache already holds the positions before this one, whose tokens the prompt gives. May be traced.
+    last: draw no further than this, and return zeros after it; None is `length`. May be traced.
     Raises ValueError unless exactly one of keys and noise is given, and if the prompt is longer than the string.
     """
     if (keys is None) == (noise is None):
@@ -51,18 +61,18 @@ def decode(
             raise ValueError(f"a prompt of {prompt.shape[1]} tokens does not fit into length={length}")
         given = given.at[:, : prompt.shape[1]].set(prompt)
 
-    def body(carry, inputs):
-        cache, token = carry
-        t, given, noise = inputs
-        logits, cache = step(cache, token, t)
+    def body(t, carry):
+        cache, tokens = carry
+        logits, cache = step(cache, tokens[t - 1], t)  # at t = 0 some token, which the model ignores
         if noise is None:
-            noise = gumbel(keys, t, logits.shape[-1])
-        drawn = jnp.argmax(adjust(logits) + noise, axis=-1).astype(jnp.int32)
-        token = jnp.where(given < 0, drawn, given)
-        return (cache, token), token
+            g = gumbel(keys, t, logits.shape[-1])
+        else:
+            g = jax.lax.dynamic_index_in_dim(noise, t, axis=1, keepdims=False)
+        drawn = jnp.argmax(adjust(logits) + g, axis=-1).astype(jnp.int32)
+        return cache, tokens.at[t].set(jnp.where(given[t] < 0, drawn, given[t]))
 
-    noise = None if noise is None else jnp.moveaxis(noise, 1, 0)
-    _, tokens = jax.lax.scan(body, (cache, jnp.zeros(n, jnp.int32)), (jnp.arange(length), given.T, noise))
+    given = given.T  # time first: a step writes one row
+    _, tokens = jax.lax.fori_loop(first, length if last is None else last, body, (cache, jnp.maximum(given, 0)))
     return tokens.T
 
 
@@ -93,3 +103,8 @@ def top_p(logits: Array, p: float) -> Array:
     before = jnp.cumsum(probs, axis=-1) - probs  # mass of the more likely tokens: 0 for the first, which always stays
     keep = jnp.take_along_axis(before < p, jnp.argsort(order, axis=-1), axis=-1)
     return jnp.where(keep, logits, -jnp.inf)
+
+
+def min_p(logits: Array, p: float) -> Array:
+    """The tokens at least p times as likely as the most likely one. Nguyen et al. 2024 (arXiv:2407.01082). p <= 1."""
+    return jnp.where(logits >= logits.max(-1, keepdims=True) + math.log(p), logits, -jnp.inf)

@@ -5,31 +5,37 @@ Vaswani et al. 2017 (arXiv:1706.03762).
 
     log p(x_1..x_L) = sum_t log p(x_t | x_1..x_{t-1})
 
-GPT-2's architecture: LayerNorm before each block, learned positions, tanh-approximated GELU, output head tied to the
-embedding, N(0, 0.02) initialisation with residual projections scaled by 1 / sqrt(2 layers).
+The defaults are GPT-2: LayerNorm before each block, learned positions, tanh-approximated GELU, output head tied to the
+embedding, N(0, 0.02) initialisation with residual projections scaled by 1 / sqrt(2 layers). `LLAMA` and `QWEN2` are the
+choices of those models as changes to a configuration: dataclasses.replace(cfg, **gpt.LLAMA).
 
-Differs from the paper: the first token is predicted too, from a learned start vector, so that p is a density over
-strings of length L and sums to one over all V^L of them. No dropout.
+Differs from the papers: the first token is predicted too, from a learned start vector (one for each class, of labelled
+data), so that p is a density over strings of length L and sums to one over all V^L of them. No dropout.
 """
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from genmap_jax import parallel
 from genmap_jax.algorithm import Algorithm, Array, LogProb, Params, init_state, minimise
+from genmap_jax.nn import rope
 from genmap_jax.objectives import exact_likelihood
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.samplers import decoding
 
 Cache = Any
-"""Per layer, the keys and the values of all positions, each [B H, L, d]. Heads come before time, so that a head reads
-its past contiguously; and in one axis with the batch, because XLA copies a [1, H, L, d] cache for every token."""
+"""Per layer, the keys and the values of the past, each [B H, S, d]: S is cfg.length, or the window, a ring. Heads come
+before time, so that a head reads its past contiguously; and in one axis with the batch, because XLA copies a
+[1, H, S, d] cache for every token."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +49,49 @@ class Config:
     """Tokens of an example, all of them predicted."""
     shape: tuple[int, int, int] | None = None
     """(H, W, C) of images, read row by row, a token for every channel of a pixel: length = H W C. None: text."""
+    classes: int | None = None
+    """Of labelled data: the model is p(x | label)."""
     layers: int = 4
     heads: int = 4
+    kv_heads: int | None = None
+    """Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245): so many key and value heads. None: `heads`."""
     width: int = 128
-    """Of the residual stream; the hidden layer of a block's MLP is four times as wide."""
+    """Of the residual stream."""
+    hidden: int | None = None
+    """Of a block's MLP. None: four times the width."""
+
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    positions: Literal["learned", "rope"] = "learned"
+    mlp: Literal["gelu", "swiglu", "relu2"] = "gelu"
+    """swiglu: Shazeer 2020 (arXiv:2002.05202). relu2: So et al. 2021 (arXiv:2109.08668)."""
+    bias: Literal["all", "qkv", "none"] = "all"
+    """Of which matrix products."""
+    tied: bool = True
+    """The output head is the embedding."""
+    qk_norm: bool = False
+    """RMS-normalise every query and key (Henry et al. 2020, arXiv:2010.04245), with a learned scale per coordinate."""
+    softcap: float | None = None
+    """Logits are softcap * tanh(logits / softcap) (Gemma Team 2024, arXiv:2408.00118)."""
+    residual_scales: bool = False
+    """The input of a block is a x + b x_0 with learned a, b, x_0 the embeddings (modded-nanogpt)."""
+    window: int | None = None
+    """Attention reaches back to the last `window` tokens, in each layer. None: to all."""
+
+    theta: float = 10_000.0
+    """Base of the rotary frequencies."""
+    scaling: rope.Scaling = rope.Scaling()
+    """Of rotary positions, to evaluate at more than the trained length."""
+    chunk: int | None = None
+    """Dual chunk attention with chunks of so many tokens, for a model trained at `trained` positions."""
+    trained: int | None = None
+
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of matrix products and activations. Parameters, normalisations, softmax and loss are always float32."""
+    scan: bool = False
+    """Compile one block and loop over it, instead of all of them: much faster to compile for deep models."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """Recompute on the way back what a block computed: dots keeps matrix products, full keeps a block's input only."""
     optim: Optim = Optim()
     ema_halflife: float | None = None
     """In examples; None evaluates the last parameters."""
@@ -58,38 +101,109 @@ class Config:
         """Grey values, of images."""
         return self.vocab if self.shape else None
 
+    @property
+    def groups(self) -> int:
+        """Key and value heads."""
+        return self.kv_heads or self.heads
+
+
+LLAMA = {"norm": "rms", "positions": "rope", "mlp": "swiglu", "bias": "none", "tied": False}
+"""Touvron et al. 2023, https://arxiv.org/abs/2302.13971."""
+QWEN2 = LLAMA | {"bias": "qkv", "norm_eps": 1e-6, "theta": 1e6}
+"""Qwen Team 2024, https://arxiv.org/abs/2407.10671."""
+
 
 # ---- the network -----------------------------------------------------------------------------------------------------
 
 
 def _dense(cfg: Config, features: int, std: float = 0.02, name: str | None = None) -> nn.Dense:
-    return nn.Dense(features, dtype=cfg.dtype, kernel_init=nn.initializers.normal(std), name=name)
+    bias = cfg.bias == "all" or (cfg.bias == "qkv" and name == "qkv")
+    return nn.Dense(features, use_bias=bias, dtype=cfg.dtype, kernel_init=nn.initializers.normal(std), name=name)
 
 
-def _norm(cfg: Config, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-5, dtype=cfg.dtype, name=name)
+def _norm(cfg: Config, name: str) -> nn.Module:
+    return (nn.LayerNorm if cfg.norm == "layer" else nn.RMSNorm)(epsilon=cfg.norm_eps, dtype=cfg.dtype, name=name)
+
+
+class At(NamedTuple):
+    """Where the T tokens of a call stand."""
+
+    positions: Array
+    """int32 [T]; [B, T] in packed strings, where they start anew with every document."""
+    segments: Array | None = None
+    """int32 [B, T], packed strings: the document of each token, which sees no other."""
+    count: Array | None = None
+    """Of a prefill: so many of the T tokens are real, the rest is padding."""
 
 
 class Attention(nn.Module):
-    """Causal self-attention of T tokens at positions t, t+1, ... over themselves and, with a cache, all before them."""
+    """Causal self-attention of T tokens over themselves or, with a cache, of one token over all before it.
+
+    A cache and T > 1 is a prefill: the cache was empty, and the last tokens that fit are written to it.
+    """
 
     cfg: Config
 
     @nn.compact
-    def __call__(self, x: Array, cache: tuple[Array, Array] | None, t: Array | int):  # [B, T, D]
+    def __call__(self, x: Array, cache: tuple[Array, Array] | None, at: At):  # [B, T, D]
         cfg = self.cfg
-        batch, heads, d = x.shape[0], cfg.heads, cfg.width // cfg.heads
-        qkv = _dense(cfg, 3 * cfg.width, name="qkv")(x).reshape(batch, -1, 3, heads, d)
-        q, k, v = jnp.transpose(qkv, (2, 0, 3, 1, 4)).reshape(3, batch * heads, -1, d)
-        if cache is not None:
-            write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, t, axis=1)  # noqa: E731
+        batch, tokens, groups, d = *x.shape[:2], cfg.groups, cfg.width // cfg.heads
+        qkv = _dense(cfg, (cfg.heads + 2 * groups) * d, name="qkv")(x)
+        qkv = jnp.transpose(qkv.reshape(batch, tokens, -1, d), (0, 2, 1, 3))  # [B, H + 2 G, T, d]
+        q, k, v = jnp.split(qkv, [cfg.heads, cfg.heads + groups], axis=1)
+        if cfg.qk_norm:
+            q = nn.RMSNorm(epsilon=cfg.norm_eps, dtype=cfg.dtype, name="q_norm")(q)
+            k = nn.RMSNorm(epsilon=cfg.norm_eps, dtype=cfg.dtype, name="k_norm")(k)
+        queries, k = _turned(cfg, q, k, at.positions)
+        k, v = k.reshape(batch * groups, tokens, d), v.reshape(batch * groups, tokens, d)
+
+        here = seen = jnp.arange(tokens)  # places in the string, of queries and of keys
+        there = at.positions  # of the keys
+        if cache is not None and tokens == 1:
+            room = cache[0].shape[1]
+            here = at.positions
+            seen = there = here - (here - jnp.arange(room)) % room  # of the ring's slots; negative: nothing there yet
+            write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, here[0] % room, axis=1)  # noqa: E731
             k, v = cache = write(cache[0], k), write(cache[1], v)
-        scores = jnp.einsum("ntd,nsd->nts", q, k, preferred_element_type=jnp.float32) * d**-0.5
-        past = jnp.arange(k.shape[1])[None, :] <= t + jnp.arange(q.shape[1])[:, None]  # [T, S]
-        weights = jax.nn.softmax(jnp.where(past[None], scores, -jnp.inf), axis=-1)
-        y = jnp.einsum("nts,nsd->ntd", weights.astype(v.dtype), v)
-        y = jnp.transpose(y.reshape(batch, heads, -1, d), (0, 2, 1, 3)).reshape(x.shape)
+        elif cache is not None:
+            room, last = cache[0].shape[1], at.count - 1
+            kept = jnp.clip(last - (last - jnp.arange(room)) % room, 0, tokens - 1)
+            cache = k[:, kept], v[:, kept]
+
+        past = (seen[None, :] <= here[:, None]) & (seen[None, :] >= 0)  # [T, S]
+        if cfg.window is not None:
+            past &= here[:, None] - seen[None, :] < cfg.window
+        if at.segments is not None:
+            past = past[None] & (at.segments[:, :, None] == at.segments[:, None, :])
+        past = jnp.repeat(past, groups, axis=0)[:, None] if past.ndim == 3 else past[None, None]
+
+        def scores(q):
+            q = q.reshape(batch * groups, -1, tokens, d)
+            return jnp.einsum("nhtd,nsd->nhts", q, k, preferred_element_type=jnp.float32) * d**-0.5
+
+        if cfg.chunk is None:
+            products = scores(queries[0])
+        else:
+            apart = rope.chunks_apart(at.positions[..., :, None], there[..., None, :], cfg.chunk)
+            apart = jnp.repeat(apart, groups, axis=0)[:, None] if apart.ndim == 3 else apart[None, None]
+            own, before, earlier = (scores(q) for q in queries)
+            products = jnp.where(apart == 0, own, jnp.where(apart == 1, before, earlier))
+        weights = jax.nn.softmax(jnp.where(past, products, -jnp.inf), axis=-1)
+        y = jnp.einsum("nhts,nsd->nhtd", weights.astype(v.dtype), v)
+        y = jnp.transpose(y.reshape(batch, cfg.heads, tokens, d), (0, 2, 1, 3)).reshape(x.shape)
         return _dense(cfg, cfg.width, 0.02 / (2 * cfg.layers) ** 0.5, name="out")(y), cache
+
+
+def _turned(cfg: Config, q: Array, k: Array, positions: Array) -> tuple[list[Array], Array]:
+    """Rotary positions: the queries, three times for dual chunk attention, and the keys [B, heads, T, d]."""
+    if cfg.positions == "learned":
+        return [q], k
+    positions = positions[:, None] if positions.ndim == 2 else positions  # the same for all heads
+    turn = lambda x, to: rope.rotate(x, to, cfg.theta, cfg.scaling)  # noqa: E731
+    if cfg.chunk is None:
+        return [turn(q, positions)], turn(k, positions)
+    keys, *queries = rope.chunk_positions(positions, cfg.chunk, cfg.trained)
+    return [turn(q, to) for to in queries], turn(k, keys)
 
 
 class Block(nn.Module):
@@ -98,91 +212,276 @@ class Block(nn.Module):
     cfg: Config
 
     @nn.compact
-    def __call__(self, x: Array, cache: tuple[Array, Array] | None, t: Array | int):
+    def __call__(self, x: Array, cache: tuple[Array, Array] | None, at: At):
         cfg = self.cfg
-        y, cache = Attention(cfg, name="attention")(_norm(cfg, "attention_norm")(x), cache, t)
+        hidden = cfg.hidden or 4 * cfg.width
+        y, cache = Attention(cfg, name="attention")(_norm(cfg, "attention_norm")(x), cache, at)
         x = x + y
-        y = _dense(cfg, 4 * cfg.width, name="up")(_norm(cfg, "mlp_norm")(x))
-        y = _dense(cfg, cfg.width, 0.02 / (2 * cfg.layers) ** 0.5, name="down")(nn.gelu(y, approximate=True))
-        return x + y, cache
+        y = _norm(cfg, "mlp_norm")(x)
+        up = _dense(cfg, hidden, name="up")(y)
+        if cfg.mlp == "swiglu":
+            up = nn.silu(_dense(cfg, hidden, name="gate")(y)) * up
+        else:
+            up = nn.gelu(up, approximate=True) if cfg.mlp == "gelu" else nn.relu(up) ** 2
+        return x + _dense(cfg, cfg.width, 0.02 / (2 * cfg.layers) ** 0.5, name="down")(up), cache
 
 
 class GPT(nn.Module):
-    """Tokens -> logits, whole strings at once (`__call__`) or one position at a time (`step`)."""
+    """Tokens -> logits: whole strings (`__call__`), one position (`step`), or a prompt into a cache (`prefill`)."""
 
     cfg: Config
 
     def setup(self):
         cfg, init = self.cfg, nn.initializers.normal(0.02)
-        self.start = self.param("start", init, (cfg.width,))
+        self.start = self.param("start", init, (cfg.width,) if cfg.classes is None else (cfg.classes, cfg.width))
         self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width))
-        self.positions = self.param("positions", init, (cfg.length, cfg.width))
+        if cfg.positions == "learned":
+            self.positions = self.param("positions", init, (cfg.length, cfg.width))
         self.blocks = [Block(cfg, name=f"block_{i}") for i in range(cfg.layers)]
         self.final_norm = _norm(cfg, "final_norm")
+        if not cfg.tied:
+            self.head = self.param("head", init, (cfg.vocab, cfg.width))
+        if cfg.residual_scales:
+            self.residual = self.param("residual", nn.initializers.ones, (cfg.layers,))
+            self.skip = self.param("skip", nn.initializers.zeros, (cfg.layers,))
 
-    def __call__(self, tokens: Array) -> Array:  # [B, L] -> [B, L, V]
-        return self.trunk(self.embed(tokens))[0]
+    def __call__(self, tokens: Array, label: Array | None = None, segments: Array | None = None) -> Array:
+        """[B, L] -> [B, L, V]"""
+        at = None
+        if segments is not None:
+            first = _first(segments)
+            began = jax.lax.cummax(jnp.where(first, jnp.arange(tokens.shape[1])[None], 0), axis=1)
+            at = At(jnp.arange(tokens.shape[1])[None] - began, segments)
+        return self.trunk(self.embed(tokens, label, segments), at)[0]
 
-    def embed(self, tokens: Array) -> Array:
-        """What the blocks see: the start vector, then the embeddings of all tokens but the last. [B, L] -> [B, L, D]"""
-        start = jnp.broadcast_to(self.start, (tokens.shape[0], 1, self.cfg.width))
-        return jnp.concatenate([start, self.embedding[tokens[:, :-1]]], axis=1)
+    def embed(self, tokens: Array, label: Array | None = None, segments: Array | None = None) -> Array:
+        """What the blocks see: the start vector, then the embeddings of all tokens but the last. [B, L] -> [B, L, D]
 
-    def step(self, cache: Cache, token: Array, t: Array) -> tuple[Array, Cache]:
+        In packed strings every document begins with the start vector.
+        """
+        x = self.embedding[jnp.roll(tokens, 1, axis=1)]
+        first = (jnp.arange(tokens.shape[1]) == 0)[None] if segments is None else _first(segments)
+        return jnp.where(first[..., None], self.begin(tokens.shape[0], label)[:, None], x)
+
+    def begin(self, n: int, label: Array | None) -> Array:
+        """The start vectors of n strings. [n, D]"""
+        return jnp.broadcast_to(self.start, (n, self.cfg.width)) if self.cfg.classes is None else self.start[label]
+
+    def step(self, cache: Cache, token: Array, t: Array, label: Array | None = None) -> tuple[Array, Cache]:
         """Token [B] at position t - 1 -> logits [B, V] at position t; the contract of `samplers.decoding`."""
-        x = jnp.where(t == 0, self.start[None, :], self.embedding[token])
-        logits, cache = self.trunk(x[:, None, :], cache, t)
+        x = jnp.where(t == 0, self.begin(token.shape[0], label), self.embedding[token])
+        logits, cache = self.trunk(x[:, None, :], At(jnp.asarray(t)[None]), cache)
         return logits[:, 0], cache
 
-    def trunk(self, x: Array, cache: Cache | None = None, t: Array | int = 0) -> tuple[Array, Cache]:
-        """Input vectors [B, T, D] at positions t, t+1, ... -> logits [B, T, V] float32, and the cache with them in."""
-        x = x + jax.lax.dynamic_slice_in_dim(self.positions, t, x.shape[1])[None]
-        x, new = x.astype(self.cfg.dtype), []
-        for block, layer in zip(self.blocks, cache or [None] * self.cfg.layers, strict=True):
-            x, layer = block(x, layer, t)
-            new.append(layer)
-        head = self.embedding.astype(self.cfg.dtype)
-        return jnp.einsum("btd,vd->btv", self.final_norm(x), head, preferred_element_type=jnp.float32), new
+    def prefill(self, cache: Cache, prompt: Array, count: Array, label: Array | None = None) -> Cache:
+        """Take up the positions of the first `count` tokens of prompt [B, P], all at once, into an empty cache."""
+        at = At(jnp.arange(prompt.shape[1]), count=count)
+        return self.trunk(self.embed(prompt, label), at, cache)[1]
+
+    def trunk(self, x: Array, at: At | None = None, cache: Cache | None = None) -> tuple[Array, Cache]:
+        """Input vectors [B, T, D] -> logits [B, T, V] float32, and the cache with them in."""
+        cfg = self.cfg
+        at = At(jnp.arange(x.shape[1])) if at is None else at
+        if cfg.positions == "learned":
+            there = self.positions[at.positions]
+            x = x + (there if there.ndim == 3 else there[None])
+        x = x.astype(cfg.dtype)
+        if self.is_initializing():
+            for block in self.blocks:
+                x, _ = block(x, None, at)
+        else:
+            x, cache = _through_blocks(cfg, self.variables["params"], x, cache, at)
+        head = (self.embedding if cfg.tied else self.head).astype(cfg.dtype)
+        logits = jnp.einsum("btd,vd->btv", self.final_norm(x), head, preferred_element_type=jnp.float32)
+        return (logits if cfg.softcap is None else cfg.softcap * jnp.tanh(logits / cfg.softcap)), cache
+
+
+def _through_blocks(cfg: Config, params: Params, x: Array, cache: Cache | None, at: At) -> tuple[Array, Cache | None]:
+    """All blocks, as a pure function of the parameters: a loop in Python, or one compiled block scanned over."""
+    embedded = x
+    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+
+    def layer(x, block, scales, cache=None):
+        if scales is not None:
+            x = (scales[0] * x + scales[1] * embedded).astype(x.dtype)
+        return Block(cfg, parent=None).apply({"params": block}, x, cache, at)
+
+    if cfg.remat != "none" and cache is None:
+        layer = jax.checkpoint(layer, policy=policies[cfg.remat])
+    blocks = [params[f"block_{i}"] for i in range(cfg.layers)]
+    scales = jnp.stack([params["residual"], params["skip"]], axis=1) if cfg.residual_scales else None
+    if cfg.scan and cache is None:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+        return jax.lax.scan(lambda x, each: layer(x, *each), x, (stacked, scales))[0], None
+    new = []
+    for i, block in enumerate(blocks):
+        x, kept = layer(x, block, None if scales is None else scales[i], None if cache is None else cache[i])
+        new.append(kept)
+    return x, None if cache is None else new
+
+
+def _first(segments: Array) -> Array:
+    """Which tokens [B, L] begin a document."""
+    changed = segments[:, 1:] != segments[:, :-1]
+    return jnp.concatenate([jnp.ones_like(changed[:, :1]), changed], axis=1)
 
 
 # ---- pure functions --------------------------------------------------------------------------------------------------
 
 
-def logits(cfg: Config, params: Params, tokens: Array) -> Array:
-    """Logits of every token given those before it. int32 [B, L] -> float32 [B, L, V]."""
-    return GPT(cfg).apply({"params": params}, tokens)
+def logits(
+    cfg: Config, params: Params, tokens: Array, label: Array | None = None, segments: Array | None = None
+) -> Array:
+    """Logits of every token given those before it. int32 [B, L] -> float32 [B, L, V].
+
+    label: int32 [B], of a conditional model.
+    segments: int32 [B, L], of packed strings: the document of each token, whose neighbours it does not see.
+    """
+    return GPT(cfg).apply({"params": params}, tokens, label, segments)
 
 
-def log_prob(cfg: Config, params: Params, tokens: Array) -> Array:
-    """Exact log p(x_1..x_L) in nats. int32 [B, L] -> float32 [B]."""
-    return -optax.softmax_cross_entropy_with_integer_labels(logits(cfg, params, tokens), tokens).sum(-1)
+def log_prob(
+    cfg: Config, params: Params, tokens: Array, label: Array | None = None, segments: Array | None = None
+) -> Array:
+    """Exact log p(x_1..x_L), or log p(x_1..x_L | label), in nats. int32 [B, L] -> float32 [B].
+
+    Of packed strings: the sum over their documents. Tokens of negative segments are padding and count nothing.
+    """
+    nats = -optax.softmax_cross_entropy_with_integer_labels(logits(cfg, params, tokens, label, segments), tokens)
+    return (nats if segments is None else jnp.where(segments < 0, 0.0, nats)).sum(-1)
 
 
-def empty_cache(cfg: Config, n: int) -> Cache:
-    """Room for the keys and values of n strings of cfg.length tokens."""
-    room = (n * cfg.heads, cfg.length, cfg.width // cfg.heads)
-    return [(jnp.zeros(room, cfg.dtype), jnp.zeros(room, cfg.dtype)) for _ in range(cfg.layers)]
+def empty_cache(cfg: Config, n: int, length: int | None = None) -> Cache:
+    """Room for the keys and values of n strings of `length` tokens (None: cfg.length), or of the window."""
+    room = min(length or cfg.length, cfg.window or cfg.length)
+    shape = (n * cfg.groups, room, cfg.width // cfg.heads)
+    return [(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype)) for _ in range(cfg.layers)]
 
 
-def decoding_step(cfg: Config, params: Params) -> decoding.Step:
+def repeat_cache(cache: Cache, n: int, times: int) -> Cache:
+    """The cache of n strings for `times` continuations of each, side by side."""
+
+    def repeat(x):
+        return jnp.repeat(x.reshape(n, -1, *x.shape[1:]), times, axis=0).reshape(-1, *x.shape[1:])
+
+    return jax.tree.map(repeat, cache)
+
+
+def decoding_step(cfg: Config, params: Params, label: Array | None = None) -> decoding.Step:
     """The model as `samplers.decoding` wants it, for a cache from `empty_cache`."""
-    return lambda cache, token, t: GPT(cfg).apply({"params": params}, cache, token, t, method="step")
+    return lambda cache, token, t: GPT(cfg).apply({"params": params}, cache, token, t, label, method="step")
+
+
+def prefill(
+    cfg: Config, params: Params, cache: Cache, prompt: Array, count: Array | int, label: Array | None = None
+) -> Cache:
+    """Fill an empty cache with the first `count` >= 1 tokens of prompt [B, P] at once; `decode` goes on at `count`.
+
+    P is compiled, `count` is not: pad prompts to a few lengths P and each compiles once.
+    """
+    return GPT(cfg).apply({"params": params}, cache, prompt, jnp.asarray(count), label, method="prefill")
+
+
+def complete(
+    cfg: Config,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    new: int,
+    key: Array,
+    *,
+    samples: int = 1,
+    adjust: Callable[[Array], Array] = decoding.unchanged,
+    label: Array | None = None,
+) -> np.ndarray:
+    """Continue prompts of any lengths by `new` tokens: int32 [prompts, samples, new].
+
+    The tokens that all prompts have are prefilled once for all samples of a prompt; the longer prompts' others are
+    forced in the loop. One compilation serves all prompts up to the next power of two.
+    adjust: as in `decode`; give the same function object again, or it compiles again.
+    Raises ValueError for tokens outside the vocabulary, and for prompts that leave no room in cfg.length.
+    """
+    sizes = [len(prompt) for prompt in prompts]
+    if not sizes or new < 1 or samples < 1:
+        raise ValueError(f"{len(sizes)} prompts, new={new}, samples={samples}: give at least one of each")
+    if max(sizes) + new > cfg.length:
+        raise ValueError(
+            f"a prompt of {max(sizes)} tokens and new={new} exceed length={cfg.length}: shorten them, or raise length "
+            "with rotary positions and their scaling or chunk"
+        )
+    bucket = lambda n: min(cfg.length, max(16, 1 << (n - 1).bit_length()))  # noqa: E731
+    padded = np.full((len(sizes), bucket(max(sizes))), -1, np.int32)
+    for row, prompt in zip(padded, prompts, strict=True):
+        row[: len(prompt)] = prompt
+        check_tokens(cfg, row[: len(prompt)])
+    keys = jax.random.split(key, len(sizes) * samples)
+    total = bucket(max(sizes) + new)
+    text = _complete(cfg, adjust, samples, total, params, padded, min(sizes), max(sizes) + new, keys, label)
+    text = np.asarray(text).reshape(len(sizes), samples, total)
+    return np.stack([rows[:, size : size + new] for rows, size in zip(text, sizes, strict=True)])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _complete(cfg, adjust, samples, total, params, prompts, shared, last, keys, label):
+    cache = empty_cache(cfg, len(prompts), total)
+    label_each = None if label is None else jnp.repeat(label, samples)
+    filled = prefill(cfg, params, cache, jnp.maximum(prompts, 0), jnp.maximum(shared, 1), label)
+    # An empty prompt has nothing to prefill: the slots written for it are overwritten before they are seen.
+    return decoding.decode(
+        decoding_step(cfg, params, label_each),
+        repeat_cache(filled, len(prompts), samples),
+        total,
+        keys=keys,
+        adjust=adjust,
+        prompt=jnp.repeat(prompts, samples, axis=0),
+        first=shared,
+        last=last,
+    )
 
 
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
+
+
+def check_tokens(cfg: Config, tokens: np.ndarray) -> None:
+    """Raise ValueError for tokens outside the vocabulary, which an embedding lookup would take for others."""
+    tokens = np.asarray(tokens)
+    if tokens.size and (tokens.min() < 0 or tokens.max() >= cfg.vocab):
+        raise ValueError(f"tokens {tokens.min()} to {tokens.max()} do not fit vocab={cfg.vocab}: they are 0..vocab-1")
 
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     if cfg.shape is not None and cfg.length != math.prod(cfg.shape):
         raise ValueError(f"length={cfg.length}: images of shape={cfg.shape} have {math.prod(cfg.shape)} tokens")
-    for name in ("vocab", "length", "layers", "heads", "width"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)}: must be at least 1")
+    for name in ("vocab", "length", "layers", "heads", "kv_heads", "width", "hidden", "window", "chunk", "classes"):
+        value = getattr(cfg, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
     if cfg.width % cfg.heads:
         raise ValueError(f"width={cfg.width} does not divide over heads={cfg.heads}: make it a multiple")
-    if cfg.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype={cfg.dtype!r}: choose 'float32' or 'bfloat16'")
+    if cfg.heads % cfg.groups:
+        raise ValueError(f"heads={cfg.heads} do not divide over kv_heads={cfg.kv_heads}: make them a multiple")
+    choices = {
+        "dtype": ("float32", "bfloat16"),
+        "norm": ("layer", "rms"),
+        "positions": ("learned", "rope"),
+        "mlp": ("gelu", "swiglu", "relu2"),
+        "bias": ("all", "qkv", "none"),
+        "remat": ("none", "dots", "full"),
+    }
+    for name, allowed in choices.items():
+        if getattr(cfg, name) not in allowed:
+            raise ValueError(f"{name}={getattr(cfg, name)!r}: choose {' or '.join(map(repr, allowed))}")
+    if cfg.positions == "rope" and (cfg.width // cfg.heads) % 2:
+        raise ValueError(f"heads={cfg.heads} of an odd size {cfg.width // cfg.heads} cannot be rotated: change width")
+    stretched = cfg.scaling.kind != "none" or cfg.chunk is not None
+    if cfg.positions == "learned" and stretched:
+        raise ValueError("scaling and chunk stretch rotary positions: they need positions='rope'")
+    if cfg.scaling.kind not in ("none", "linear", "ntk", "yarn") or cfg.scaling.factor < 1:
+        raise ValueError(f"scaling={cfg.scaling}: kind is none, linear, ntk or yarn, and factor at least 1")
+    if cfg.scaling.kind == "yarn" and cfg.scaling.original < 1:
+        raise ValueError(f"scaling.original={cfg.scaling.original}: yarn needs the length of the training")
+    if cfg.chunk is not None and not (cfg.trained and cfg.chunk < cfg.trained):
+        raise ValueError(f"chunk={cfg.chunk} must be less than trained={cfg.trained}, the length of the training")
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
@@ -191,20 +490,25 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     tx = optimizer(cfg.optim, batch_size)
 
     def init(key):
-        params = GPT(cfg).init(key, jnp.zeros((1, cfg.length), jnp.int32))["params"]
+        label = None if cfg.classes is None else jnp.zeros(1, jnp.int32)
+        params = GPT(cfg).init(key, jnp.zeros((1, cfg.length), jnp.int32), label)["params"]
         return init_state(params, tx, cfg.ema_halflife)
 
-    def tokens(batch):
-        return batch["tokens"] if cfg.shape is None else batch["image"].reshape(-1, cfg.length).astype(jnp.int32)
+    def observed(batch):
+        """The arguments of `log_prob`."""
+        tokens = batch["tokens"] if cfg.shape is None else batch["image"].reshape(-1, cfg.length).astype(jnp.int32)
+        return tokens, batch["label"] if cfg.classes else None, batch.get("segments")
 
-    nats = lambda params, keys, batch: log_prob(cfg, params, tokens(batch))  # noqa: E731
+    nats = lambda params, keys, batch: log_prob(cfg, params, *observed(batch))  # noqa: E731
     loss = exact_likelihood.negative_log_likelihood(nats, cfg.length)
     step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
 
     def sample(state, key, n, cond=None):
-        if cond is not None:
-            raise ValueError("this GPT is unconditional: call sample with cond=None")
-        model = decoding_step(cfg, state.averaged)
+        if cfg.classes is None and cond is not None:
+            raise ValueError("this GPT is unconditional: call sample with cond=None, or set classes")
+        if cfg.classes is not None and cond is None:
+            cond = jax.random.randint(jax.random.fold_in(key, n), (n,), 0, cfg.classes)
+        model = decoding_step(cfg, state.averaged, cond)
         drawn = decoding.decode(model, empty_cache(cfg, n), cfg.length, keys=parallel.example_keys(key, n))
         return drawn if cfg.shape is None else drawn.reshape(n, *cfg.shape).astype(jnp.uint8)
 
@@ -215,6 +519,6 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return jnp.where(seen.reshape(frames, 1, *drawn.shape[1:]), drawn[None], 0)
 
     def evaluate(state, batch, key) -> LogProb:
-        return LogProb(log_prob(cfg, state.averaged, tokens(batch)), "exact")
+        return LogProb(log_prob(cfg, state.averaged, *observed(batch)), "exact")
 
     return Algorithm(init, step, sample, evaluate, evaluations=cfg.length, trace=trace)
