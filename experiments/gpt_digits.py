@@ -34,8 +34,13 @@ CONFIG = Experiment(
 )
 ALGORITHM = gpt.algorithm
 ABLATIONS = {
-    "one_layer": {"model.layers": 1},
-    "one_head": {"model.heads": 1},
+    "rope": {"model.positions": "rope"},
+    "rms_norm": {"model.norm": "rms"},
+    "swiglu": {"model.mlp": "swiglu", "model.hidden": 171},  # as many parameters
+    "qk_norm": {"model.qk_norm": True},
+    "deep_narrow": {"model.layers": 6, "model.width": 44},  # as many parameters in the blocks, to 6 %
+    "shallow_wide": {"model.layers": 1, "model.width": 112},
+    "class_conditional": {"model.classes": 10},  # bits of the image given its label
     "no_weight_decay": {"model.optim.weight_decay": 0.0},
     "no_ema": {"model.ema_halflife": None},
 }

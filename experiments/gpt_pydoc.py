@@ -36,9 +36,13 @@ CONFIG = Experiment(
 
 ALGORITHM = gpt.algorithm
 ABLATIONS = {
-    "one_layer": {"model.layers": 1},
-    "one_head": {"model.heads": 1},
-    "width_64": {"model.width": 64},
+    "rope": {"model.positions": "rope"},
+    "rms_norm": {"model.norm": "rms"},
+    "swiglu": {"model.mlp": "swiglu", "model.hidden": 341},  # as many parameters
+    "relu2": {"model.mlp": "relu2"},
+    "qk_norm": {"model.qk_norm": True},
+    "deep_narrow": {"model.layers": 8, "model.width": 92},  # as many parameters in the blocks, to 3 %
+    "shallow_wide": {"model.layers": 2, "model.width": 180},
     "constant_lr": {"model.optim.decay": 0},
 }
 
