@@ -20,6 +20,7 @@ from genmap_jax.approximate import vae
 from genmap_jax.checkpoint import Checkpoints
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
+from genmap_jax.tractable import gpt
 from genmap_jax.train import Launch
 
 ROOT = Path(train.__file__).parents[1]
@@ -191,6 +192,20 @@ def test_bad_input_is_named_before_anything_is_written(changes, words, tmp_path)
     with pytest.raises(ValueError, match=words):
         run(tmp_path / "run", config.replace(TINY, changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("pydoc", {"vocab": 100}, "model.vocab=100.*0..255"),
+        ("pydoc", {"classes": 2}, "model.classes=2.*no labels"),
+        ("digits", {"classes": 7, "shape": (8, 8, 1), "vocab": 17}, "model.classes=7.*10 classes"),
+    ],
+)
+def test_tokens_and_labels_that_the_model_does_not_have_are_named(name, changes, words):
+    model = gpt.Config(**{"vocab": 256, "length": 64} | changes)
+    with pytest.raises(ValueError, match=words):
+        train.load(config.Experiment(name="x", data=name, model=model, steps=1, batch_size=1), None)
 
 
 def test_a_vmapped_seed_is_the_run_of_that_seed(tmp_path):
