@@ -10,6 +10,11 @@ Prints bits per byte of test text in windows of 4 L bytes, L the length of the t
     plain       at once, at positions never trained
     linear, ntk, yarn     rotary frequencies scaled by 4 (genmap_jax/nn/rope.py)
     dual chunk            chunks of 3 L / 4, so that no distance is larger than the trained ones
+
+Measured, all positions (39 windows; standard errors 0.08, common to the ways), seed 0, jax 0.10.2: overlapping 1.923,
+dual chunk 1.935, cut 1.958, yarn 2.501, ntk 2.622, plain 3.372, linear 5.543. A model this small, not tuned further at
+the new length, gains nothing from scaled frequencies; dual chunks beat cutting; overlapping windows, at twice the work,
+beat both.
 """
 
 import argparse

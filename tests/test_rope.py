@@ -1,6 +1,8 @@
 """Rotary positions depend on distance; their stretched forms; dual chunk attention stays within the trained window."""
 
 import dataclasses
+import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,8 @@ import pytest
 
 from genmap_jax.nn import rope
 from genmap_jax.tractable import gpt
+
+FOLDER = Path(__file__).parents[1] / "experiments"
 
 
 def test_products_depend_on_the_distance_alone():
@@ -80,3 +84,25 @@ def test_dual_chunk_attention_is_attention_within_one_chunk():
     one = gpt.logits(dataclasses.replace(cfg, chunk=12, trained=16), params, tokens)
     np.testing.assert_allclose(one, plain, rtol=0, atol=1e-5)
     assert abs(gpt.logits(dataclasses.replace(cfg, chunk=4, trained=6), params, tokens) - plain).max() > 1e-3
+
+
+def test_ways_to_read_a_long_text():
+    """experiments/long_context.py: every token is scored once, and overlapping windows give each its half before it."""
+    spec = importlib.util.spec_from_file_location("long_context", FOLDER / "long_context.py")
+    long_context = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(long_context)
+    cfg = gpt.Config(vocab=11, length=8, layers=1, heads=2, width=16, **gpt.LLAMA)
+    params = jax.tree.map(
+        lambda x: 10 * x, gpt.GPT(cfg).init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    )
+    tokens = np.random.default_rng(0).integers(0, 11, (3, 32))
+    nats = long_context.table(cfg, params, tokens, batch=2)
+    assert all(each.shape == (3, 32) and np.isfinite(each).all() for each in nats.values())
+    for start in range(0, 32, 8):
+        alone = gpt.log_prob(cfg, params, jnp.asarray(tokens[:, start : start + 8]))
+        np.testing.assert_allclose(nats["cut"][:, start : start + 8].sum(1), alone, rtol=1e-5)
+    for start in range(4, 28, 8):
+        window = jax.nn.log_softmax(gpt.logits(cfg, params, jnp.asarray(tokens[:, start : start + 8])))
+        expected = np.take_along_axis(np.asarray(window), tokens[:, start : start + 8, None], -1)[:, 4:, 0]
+        np.testing.assert_allclose(nats["overlapping"][:, start + 4 : start + 8], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(nats["overlapping"][:, 12:16], nats["cut"][:, 12:16])
