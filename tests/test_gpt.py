@@ -134,9 +134,9 @@ def test_initial_loss_is_log_vocab():
 
 
 def test_learns_a_markov_source_to_its_entropy_and_not_below():
-    """Order-2 chain over 8 symbols: (log p_source - log p_model) / L, a KL, in [-4 stderr, 0.03] nats per token."""
+    """Order-2 chain over 8 symbols: (log p_source - log p_model) / L, a KL, in [-4 stderr, 0.01] nats per token."""
     cfg = gpt.Config(
-        vocab=8, length=32, layers=2, heads=2, width=32, optim=Optim(lr=1e-2, b2=0.99, warmup=64 * 20, decay=64 * 400)
+        vocab=8, length=32, layers=2, heads=2, width=32, optim=Optim(lr=1e-2, b2=0.99, warmup=64 * 20, decay=64 * 600)
     )
     rng = np.random.default_rng(0)
     transitions = rng.dirichlet(np.full(8, 0.3), size=(8, 8))
@@ -152,12 +152,12 @@ def test_learns_a_markov_source_to_its_entropy_and_not_below():
 
     alg = gpt.algorithm(cfg, batch_size=64)
     state, step = jax.jit(alg.init)(jax.random.key(0)), jax.jit(alg.step, donate_argnums=0)
-    for i in range(400):
+    for i in range(600):
         state, _ = step(state, {"tokens": draw(64)}, jax.random.key(i))
     x = draw(4096)
     source = -2 * np.log(8) + law[x[:, :-2], x[:, 1:-1], x[:, 2:]].sum(-1)
     gap = (source - np.asarray(log_prob(cfg, state.params, x))) / cfg.length
-    assert -4 * gap.std() / 64 <= gap.mean() <= 0.03
+    assert -4 * gap.std() / 64 <= gap.mean() <= 0.01
 
 
 def test_learns_to_copy():
