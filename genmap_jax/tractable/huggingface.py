@@ -20,15 +20,19 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
-from genmap_jax import train
+from genmap_jax import train, weights
 from genmap_jax.algorithm import Params
-from genmap_jax.evaluate.features import weights
 from genmap_jax.nn import rope
 from genmap_jax.tractable import gpt
 
 FORMATS = {"all": "gpt2", "qkv": "qwen2", "none": "llama"}
 """`Config.bias` -> model_type."""
+GPT2 = {"norm": "layer", "positions": "learned", "mlp": "gelu", "tied": True}
+LLAMA = {name: gpt.LLAMA[name] for name in ("norm", "positions", "mlp")}
+NEITHER = {"classes": None, "qk_norm": False, "softcap": None, "residual_scales": False, "window": None, "chunk": None}
+"""What a configuration must be to be written."""
 CLASSES = {"gpt2": "GPT2LMHeadModel", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 
 
@@ -52,20 +56,13 @@ def from_huggingface(folder: str | os.PathLike, first: int | None = None) -> tup
         )
     gpt.check(cfg)
     tensors = {name.removeprefix("transformer.").removeprefix("model."): x for name, x in _tensors(folder).items()}
-    try:
-        params = _params_gpt2(cfg, tensors) if kind == "gpt2" else _params_llama(cfg, tensors)
-    except KeyError as error:
-        raise ValueError(f"{folder}: there is no tensor {error} among its weights") from error
+    params = _params_gpt2(cfg, tensors) if kind == "gpt2" else _params_llama(cfg, tensors)
     params["start"] = params["embedding"][first]
     ours = about.get("genmap_jax", {}).get("vocab", cfg.vocab)  # without the token that `to_huggingface` added
     for name in {"embedding", "head"} & set(params):
         params[name] = params[name][:ours]
     cfg = dataclasses.replace(cfg, vocab=ours)
-    shapes = jax.eval_shape(gpt.algorithm(cfg, batch_size=1).init, jax.random.key(0)).params
-    wrong = jax.tree.map(lambda x, want: x.shape != want.shape, params, shapes)
-    for path, differs in jax.tree_util.tree_leaves_with_path(wrong):
-        if differs:
-            raise ValueError(f"{folder}: {jax.tree_util.keystr(path)} has another shape than config.json says")
+    weights.must_match(params, jax.eval_shape(gpt.algorithm(cfg, batch_size=1).init, jax.random.key(0)).params, folder)
     return cfg, jax.tree.map(lambda x: np.asarray(x, np.float32), params)
 
 
@@ -77,11 +74,7 @@ def to_huggingface(folder: str | os.PathLike, cfg: gpt.Config, params: Params) -
     import safetensors.numpy
 
     kind = FORMATS[cfg.bias]
-    wanted = {"classes": None, "qk_norm": False, "softcap": None, "residual_scales": False, "window": None} | {
-        "chunk": None,
-        **({"norm": "layer", "positions": "learned", "mlp": "gelu", "tied": True} if kind == "gpt2" else {}),
-        **({"norm": "rms", "positions": "rope", "mlp": "swiglu"} if kind != "gpt2" else {}),
-    }
+    wanted = NEITHER | (GPT2 if kind == "gpt2" else LLAMA)
     for name, value in wanted.items():
         if getattr(cfg, name) != value:
             raise ValueError(f"{name}={getattr(cfg, name)!r} does not exist in the format {kind}, only {value!r}")
@@ -144,6 +137,7 @@ def _tensors(folder: Path) -> weights.Tensors:
 
 # ---- GPT-2: matrices as [in, out], like ours -------------------------------------------------------------------------
 
+GPT2_TABLES = {"embedding": "wte", "positions": "wpe"}
 GPT2_LAYERS = {
     "attention_norm": "ln_1",
     "attention/qkv": "attn.c_attn",
@@ -187,37 +181,39 @@ def _about_gpt2(cfg: gpt.Config) -> dict[str, Any]:
 
 
 def _params_gpt2(cfg: gpt.Config, tensors: weights.Tensors) -> dict[str, Any]:
-    def layer(name: str, norm: bool) -> dict[str, np.ndarray]:
-        return {"scale" if norm else "kernel": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
+    def layer(name: str) -> dict[str, np.ndarray]:
+        params = weights.layer(tensors, name)
+        return params | {"kernel": params["kernel"].T} if "kernel" in params else params
 
-    params = {"embedding": tensors["wte.weight"], "positions": tensors["wpe.weight"], "final_norm": layer("ln_f", True)}
+    params = {name: weights.find(tensors, f"{theirs}.weight") for name, theirs in GPT2_TABLES.items()}
+    params["final_norm"] = layer("ln_f")
     for i in range(cfg.layers):
-        block = {ours: layer(f"h.{i}.{theirs}", "norm" in ours) for ours, theirs in GPT2_LAYERS.items()}
-        params[f"block_{i}"] = _nested(block)
-    return params
+        params |= {f"block_{i}/{ours}": layer(f"h.{i}.{theirs}") for ours, theirs in GPT2_LAYERS.items()}
+    return unflatten_dict(params, sep="/")
 
 
 def _tensors_gpt2(cfg: gpt.Config, params: Params) -> weights.Tensors:
-    tensors = {"wte.weight": params["embedding"], "wpe.weight": params["positions"]}
-    layers = {"ln_f": params["final_norm"]}
+    ours = weights.flat(params)
+    tensors = {f"{theirs}.weight": ours[name] for name, theirs in GPT2_TABLES.items()}
+    layers = {"final_norm": "ln_f"}
     for i in range(cfg.layers):
-        block = _flat(params[f"block_{i}"])
-        layers |= {f"h.{i}.{theirs}": block[ours] for ours, theirs in GPT2_LAYERS.items()}
-    for name, layer in layers.items():
-        tensors[f"{name}.weight"] = layer["scale"] if "scale" in layer else layer["kernel"]
-        tensors[f"{name}.bias"] = layer["bias"]
+        layers |= {f"block_{i}/{name}": f"h.{i}.{theirs}" for name, theirs in GPT2_LAYERS.items()}
+    for name, theirs in layers.items():
+        tensors[f"{theirs}.weight"] = ours[f"{name}/{'scale' if 'norm' in name else 'kernel'}"]
+        tensors[f"{theirs}.bias"] = ours[f"{name}/bias"]
     return {f"transformer.{name}": x for name, x in tensors.items()}
 
 
 # ---- Qwen2 and Llama: matrices as [out, in], queries, keys and values apart ------------------------------------------
 
-LLAMA_MATRICES = {
+LLAMA_LAYERS = {
+    "attention_norm": "input_layernorm",
     "attention/out": "self_attn.o_proj",
+    "mlp_norm": "post_attention_layernorm",
     "gate": "mlp.gate_proj",
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-LLAMA_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
 
 
 def _config_llama(about: dict[str, Any], kind: str) -> gpt.Config:
@@ -249,7 +245,8 @@ def _config_llama(about: dict[str, Any], kind: str) -> gpt.Config:
         norm_eps=about.get("rms_norm_eps", 1e-6),
         theta=rotary.get("rope_theta") or about.get("rope_theta") or 10_000.0,
         scaling=scaling,
-        **({"norm": "rms", "positions": "rope", "mlp": "swiglu", "bias": "qkv" if kind == "qwen2" else "none"}),
+        bias="qkv" if kind == "qwen2" else "none",
+        **LLAMA,
         tied=about.get("tie_word_embeddings", False),
     )
 
@@ -276,48 +273,37 @@ def _about_llama(cfg: gpt.Config) -> dict[str, Any]:
 
 
 def _params_llama(cfg: gpt.Config, tensors: weights.Tensors) -> dict[str, Any]:
-    params: dict[str, Any] = {
-        "embedding": tensors["embed_tokens.weight"],
-        "final_norm": {"scale": tensors["norm.weight"]},
+    params = {
+        "embedding": weights.find(tensors, "embed_tokens.weight"),
+        "final_norm": weights.layer(tensors, "norm"),
     }
     if not cfg.tied:
-        params["head"] = tensors["lm_head.weight"]
+        params["head"] = weights.find(tensors, "lm_head.weight")
     for i in range(cfg.layers):
-        here = f"layers.{i}"
-        parts = [f"{here}.self_attn.{part}_proj" for part in "qkv"]
-        qkv = {"kernel": np.concatenate([tensors[f"{part}.weight"] for part in parts]).T}
-        if cfg.bias == "qkv":
-            qkv["bias"] = np.concatenate([tensors[f"{part}.bias"] for part in parts])
-        block = {"attention/qkv": qkv}
-        block |= {ours: {"kernel": tensors[f"{here}.{theirs}.weight"].T} for ours, theirs in LLAMA_MATRICES.items()}
-        block |= {ours: {"scale": tensors[f"{here}.{theirs}.weight"]} for ours, theirs in LLAMA_NORMS.items()}
-        params[f"block_{i}"] = _nested(block)
-    return params
+        parts = [weights.layer(tensors, f"layers.{i}.self_attn.{part}_proj") for part in "qkv"]
+        params[f"block_{i}/attention/qkv"] = {
+            field: np.concatenate([part[field] for part in parts], axis=-1) for field in parts[0]
+        }
+        for ours, theirs in LLAMA_LAYERS.items():
+            params[f"block_{i}/{ours}"] = weights.layer(tensors, f"layers.{i}.{theirs}")
+    return unflatten_dict(params, sep="/")
 
 
 def _tensors_llama(cfg: gpt.Config, params: Params) -> weights.Tensors:
-    tensors = {"model.embed_tokens.weight": params["embedding"], "model.norm.weight": params["final_norm"]["scale"]}
+    ours = weights.flat(params)
+    tensors = {"model.embed_tokens.weight": ours["embedding"], "model.norm.weight": ours["final_norm/scale"]}
     if not cfg.tied:
-        tensors["lm_head.weight"] = params["head"]
+        tensors["lm_head.weight"] = ours["head"]
     d = cfg.width // cfg.heads
     for i in range(cfg.layers):
-        here, block = f"model.layers.{i}", _flat(params[f"block_{i}"])
-        for kind, value in block["attention/qkv"].items():
-            each = np.split(value, [cfg.heads * d, (cfg.heads + cfg.groups) * d], axis=-1)
-            name = "weight" if kind == "kernel" else "bias"
+        here = f"model.layers.{i}"
+        for field in params[f"block_{i}"]["attention"]["qkv"]:
+            each = np.split(
+                ours[f"block_{i}/attention/qkv/{field}"], [cfg.heads * d, (cfg.heads + cfg.groups) * d], axis=-1
+            )
+            name = "weight" if field == "kernel" else field
             tensors |= {f"{here}.self_attn.{p}_proj.{name}": x.T for p, x in zip("qkv", each, strict=True)}
-        tensors |= {f"{here}.{theirs}.weight": block[ours]["kernel"].T for ours, theirs in LLAMA_MATRICES.items()}
-        tensors |= {f"{here}.{theirs}.weight": block[ours]["scale"] for ours, theirs in LLAMA_NORMS.items()}
+        for name, theirs in LLAMA_LAYERS.items():
+            field = "scale" if "norm" in name else "kernel"
+            tensors[f"{here}.{theirs}.weight"] = ours[f"block_{i}/{name}/{field}"].T
     return tensors
-
-
-def _nested(block: dict[str, Any]) -> dict[str, Any]:
-    """{"attention/qkv": layer, "up": layer} -> {"attention": {"qkv": layer}, "up": layer}."""
-    inside = {name.removeprefix("attention/"): layer for name, layer in block.items() if "/" in name}
-    return {name: layer for name, layer in block.items() if "/" not in name} | {"attention": inside}
-
-
-def _flat(block: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_nested`."""
-    inside = {f"attention/{name}": layer for name, layer in block["attention"].items()}
-    return {name: layer for name, layer in block.items() if name != "attention"} | inside

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from genmap_jax import data as datasets
-from genmap_jax.evaluate.features import weights as files
+from genmap_jax import weights as files
 from genmap_jax.evaluate.features.own import labelled_images
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, kept, photographs
 

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genmap_jax.evaluate.features import weights as files
+from genmap_jax import weights as files
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, photographs
 
 EPS = 1e-3

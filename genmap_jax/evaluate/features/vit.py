@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax.evaluate.features import weights as files
+from genmap_jax import weights as files
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, photographs
 
 HEAD = 64

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 HALF = ("float16", "bfloat16")
 
@@ -91,17 +93,23 @@ def fit_to(net: nn.Module, layers: Layers, shape: tuple[int, ...], path: str | o
     shape: of an input to the network, [B,H,W,C].
     """
     wanted = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))["params"]
-    has, needs = ({name: array.shape for name, array in flat(tree).items()} for tree in (layers, wanted))
-    for name in sorted(has.keys() | needs.keys()):
-        if has.get(name) != needs.get(name):
-            raise ValueError(f"weights={path}: {name} has shape {has.get(name)}, but {needs.get(name)} is needed")
+    must_match(layers, wanted, path)
     return {
         name: {f: np.ascontiguousarray(a, np.float32) for f, a in fields.items()} for name, fields in layers.items()
     }
 
 
-def flat(layers: Layers) -> Tensors:
-    return {f"{name}/{field}": array for name, fields in layers.items() for field, array in fields.items()}
+def must_match(params: Any, wanted: Any, path: str | os.PathLike) -> None:
+    """Raise ValueError that names the first parameter of a tree that is missing, too much or of another shape."""
+    has, needs = ({name: array.shape for name, array in flat(tree).items()} for tree in (params, wanted))
+    for name in sorted(has.keys() | needs.keys()):
+        if has.get(name) != needs.get(name):
+            raise ValueError(f"weights={path}: {name} has shape {has.get(name)}, but {needs.get(name)} is needed")
+
+
+def flat(params: Any) -> Tensors:
+    """A tree of parameters by path: {"dense": {"kernel": a}} -> {"dense/kernel": a}."""
+    return flatten_dict(params, sep="/")
 
 
 def find(tensors: Tensors, name: str) -> np.ndarray:
