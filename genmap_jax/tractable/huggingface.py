@@ -78,6 +78,8 @@ def to_huggingface(folder: str | os.PathLike, cfg: gpt.Config, params: Params) -
     for name, value in wanted.items():
         if getattr(cfg, name) != value:
             raise ValueError(f"{name}={getattr(cfg, name)!r} does not exist in the format {kind}, only {value!r}")
+    if kind == "gpt2" and cfg.groups != cfg.heads:
+        raise ValueError(f"kv_heads={cfg.kv_heads} does not exist in the format {kind}, only {cfg.heads}")
     if cfg.scaling.kind == "ntk":
         raise ValueError(
             "scaling.kind='ntk' does not exist in the format: write its theta * factor^(d / (d - 2)) instead"
