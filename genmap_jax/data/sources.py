@@ -106,6 +106,8 @@ def load(
     shape: tuple[int, ...] | None = None,
     levels: int | None = None,
     length: int | None = None,
+    vocab: int | None = None,
+    classes: int | None = None,
 ) -> Source:
     """Open one split. Never touches the network.
 
@@ -116,6 +118,7 @@ def load(
     shape, levels, length: what the model expects, checked against the dataset. Text needs `length`: its training
         examples are the windows at every offset, those of other splits do not overlap (fewer than `length` bytes at
         the end belong to none). TFDS texts of several examples are joined by newlines.
+    vocab, classes: the same; `vocab` is of text, and may be more than it has.
     Raises ValueError for an unknown name or split or an expectation not met, FileNotFoundError for a dataset that is
     not prepared; each says what to do.
     """
@@ -129,6 +132,13 @@ def load(
         raise ValueError(f"{name} has examples of shape {source.shape}, but model.shape={tuple(shape)}")
     if levels is not None and source.levels not in (None, levels):
         raise ValueError(f"{name} has values 0..{source.levels - 1}, but model.levels={levels}: set {source.levels}")
+    if vocab is not None and source.field == "tokens" and vocab < source.levels:
+        raise ValueError(
+            f"model.vocab={vocab}, but {name} has tokens 0..{source.levels - 1}: set at least {source.levels}"
+        )
+    if classes is not None and classes != source.classes:
+        there = f"has {source.classes} classes: set that" if source.classes else "has no labels: leave it out"
+        raise ValueError(f"model.classes={classes}, but {name} {there}")
     return source
 
 
