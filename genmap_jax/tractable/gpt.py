@@ -265,6 +265,10 @@ class GPT(nn.Module):
 
     def begin(self, n: int, label: Array | None) -> Array:
         """The start vectors of n strings. [n, D]"""
+        if label is not None and self.cfg.classes is None:
+            raise ValueError("this GPT is unconditional: give no labels, or set classes")
+        if label is None and self.cfg.classes is not None:
+            raise ValueError(f"this GPT is conditional, classes={self.cfg.classes}: give a label for each string")
         return jnp.broadcast_to(self.start, (n, self.cfg.width)) if self.cfg.classes is None else self.start[label]
 
     def step(self, cache: Cache, token: Array, t: Array, label: Array | None = None) -> tuple[Array, Cache]:
@@ -340,6 +344,13 @@ def logits(
     return GPT(cfg).apply({"params": params}, tokens, label, segments)
 
 
+def token_log_prob(
+    cfg: Config, params: Params, tokens: Array, label: Array | None = None, segments: Array | None = None
+) -> Array:
+    """log p(x_t | x_1..x_{t-1}) of every token, in nats. int32 [B, L] -> float32 [B, L]. Arguments as of `logits`."""
+    return -optax.softmax_cross_entropy_with_integer_labels(logits(cfg, params, tokens, label, segments), tokens)
+
+
 def log_prob(
     cfg: Config, params: Params, tokens: Array, label: Array | None = None, segments: Array | None = None
 ) -> Array:
@@ -347,7 +358,7 @@ def log_prob(
 
     Of packed strings: the sum over their documents. Tokens of negative segments are padding and count nothing.
     """
-    nats = -optax.softmax_cross_entropy_with_integer_labels(logits(cfg, params, tokens, label, segments), tokens)
+    nats = token_log_prob(cfg, params, tokens, label, segments)
     return (nats if segments is None else jnp.where(segments < 0, 0.0, nats)).sum(-1)
 
 
@@ -504,8 +515,6 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
 
     def sample(state, key, n, cond=None):
-        if cfg.classes is None and cond is not None:
-            raise ValueError("this GPT is unconditional: call sample with cond=None, or set classes")
         if cfg.classes is not None and cond is None:
             cond = jax.random.randint(jax.random.fold_in(key, n), (n,), 0, cfg.classes)
         model = decoding_step(cfg, state.averaged, cond)
