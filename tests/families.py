@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from genmap_jax.approximate import ebm, vae
@@ -13,6 +15,14 @@ from genmap_jax.tractable import gpt
 
 BATCH = 16
 SGD = Optim(name="sgd", lr=1e-2, clip=0.0)  # Adam turns rounding of near-zero gradients into steps of size lr
+
+
+def perturbed(cfg: gpt.Config, scale: float = 0.3, seed: int = 0):
+    """Random parameters far from initialisation, where all logits are nearly equal and hide mistakes."""
+    params = jax.eval_shape(gpt.algorithm(cfg, batch_size=1).init, jax.random.key(0)).params
+    rng = np.random.default_rng(seed)
+    draw = lambda path, p: (path[-1].key == "scale") + scale * rng.standard_normal(p.shape)  # noqa: E731
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jax.tree.map_with_path(draw, params))
 
 
 @dataclasses.dataclass(frozen=True)

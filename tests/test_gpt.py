@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from families import perturbed
 
 from genmap_jax.algorithm import State
 from genmap_jax.data.packing import pack
@@ -37,14 +38,6 @@ ARCHITECTURES = {
 
 def shaped(name: str, **changes) -> gpt.Config:
     return gpt.Config(**({"heads": 2} | ARCHITECTURES[name] | changes))
-
-
-def perturbed(cfg: gpt.Config, scale: float = 0.3, seed: int = 0):
-    """Random parameters far from initialisation, where all logits are nearly equal and hide mistakes."""
-    params = jax.eval_shape(gpt.algorithm(cfg, batch_size=1).init, jax.random.key(0)).params
-    rng = np.random.default_rng(seed)
-    draw = lambda path, p: (path[-1].key == "scale") + scale * rng.standard_normal(p.shape)  # noqa: E731
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jax.tree.map_with_path(draw, params))
 
 
 def tokens_of(cfg: gpt.Config, n: int, seed: int = 0):
@@ -251,7 +244,6 @@ def test_completions_of_prompts_of_any_length():
     params = perturbed(cfg)
     texts = tokens_of(cfg, 5)
     greedy = partial(decoding.top_k, k=1)
-    sizes = [3, 12, 5, 0, 7]
     for sizes in ([3, 12, 5, 7], [0, 4]):
         prompts = [np.asarray(text[:size]) for text, size in zip(texts, sizes, strict=False)]
         out = gpt.complete(cfg, params, prompts, 8, jax.random.key(0), samples=2, adjust=greedy)
@@ -297,9 +289,6 @@ def test_packed_documents_do_not_see_each_other(name):
     alone = [tokens[:, a:b] for a, b in ((0, 4), (4, 9), (9, 10))]
     expected = sum(log_prob(cfg, params, document) for document in alone)
     np.testing.assert_allclose(log_prob(cfg, params, tokens, None, segments), expected, rtol=1e-5)
-
-    def of_embedding(table):
-        return logits(cfg, params | {"embedding": table}, tokens, None, segments)[0]
 
     network = gpt.GPT(cfg)
     x = network.apply({"params": params}, tokens, None, segments, method="embed")
@@ -493,6 +482,15 @@ def test_bad_prompts_are_refused_before_anything_compiles():
         run([1] * 7)
     with pytest.raises(ValueError, match="new=0"):
         run([1], new=0)
+
+
+def test_labels_that_are_missing_or_too_many_are_named():
+    tokens, label = jnp.zeros((2, 8), jnp.int32), jnp.zeros(2, jnp.int32)
+    plain, conditional = gpt.Config(length=8), gpt.Config(length=8, classes=3)
+    with pytest.raises(ValueError, match="unconditional"):
+        gpt.log_prob(plain, perturbed(plain), tokens, label)
+    with pytest.raises(ValueError, match="classes=3.*label"):
+        gpt.log_prob(conditional, perturbed(conditional), tokens)
 
 
 def test_decode_wants_exactly_one_source_of_noise():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import perturbed
 
 from genmap_jax.nn import rope
 from genmap_jax.tractable import gpt
@@ -26,10 +27,7 @@ MODELS = {
 def model(name: str) -> tuple[gpt.Config, dict]:
     """Random parameters far from initialisation."""
     cfg = gpt.Config(**({"vocab": 23, "length": 32, "layers": 2, "heads": 4, "width": 32} | MODELS[name]))
-    shapes = jax.eval_shape(gpt.algorithm(cfg, batch_size=1).init, jax.random.key(0)).params
-    rng = np.random.default_rng(0)
-    draw = lambda path, p: (path[-1].key == "scale") + 0.2 * rng.standard_normal(p.shape)  # noqa: E731
-    return cfg, jax.tree.map(jnp.float32, jax.tree.map_with_path(draw, shapes))
+    return cfg, perturbed(cfg, 0.2)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -119,6 +117,7 @@ def test_what_the_format_cannot_hold_is_named(tmp_path):
         {"tied": False},
         {"window": 4},
         {"classes": 2},
+        {"kv_heads": 2},
     ):
         with pytest.raises(ValueError, match=next(iter(change))):
             to_huggingface(tmp_path, dataclasses.replace(cfg, **change), params)
