@@ -89,8 +89,8 @@ def _measure(algorithm, cfg: Experiment, test, state, keys) -> dict[str, Any]:
             nats.append(np.asarray(value.nats)[:, : len(part)])
         means = np.concatenate(nats, axis=1).mean(axis=1, dtype=np.float64)
         result |= {
-            "bits_per_dim": [bits_per_dim(float(m), int(np.prod(test.shape))) for m in means],
-            "kind": value.kind,
+            "bits_per_dim": [bits_per_dim(float(m), test.dims) for m in means],
+            "kind": test.kind(value.kind),
         }
     comparable = real_examples(test)
     if comparable is not None and algorithm.sample is not None:

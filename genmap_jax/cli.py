@@ -49,7 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     command = add("prepare", _prepare, "put a dataset on disk, once")
     command.add_argument("name", metavar="NAME", help="digits, glyphs, pydoc, or a TFDS name such as mnist")
     command.add_argument("--data-dir", metavar="D", help="default: $GENMAP_DATA or ~/.cache/genmap_jax/data")
-    command.add_argument("--raw", metavar="FOLDER", help="original files of an MNIST or CIFAR name, already on disk")
+    command.add_argument(
+        "--raw", metavar="FOLDER", help="original files (MNIST and CIFAR names, tiny_shakespeare, openwebtext)"
+    )
 
     argv = sys.argv[1:] if argv is None else argv
     end = argv.index("--") if "--" in argv else len(argv)
@@ -148,7 +150,7 @@ def _sample(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     test = run.sources["test"]
     np.savez_compressed(out / "samples.npz", **{test.field: samples})
-    picture = pictures.save({test.field: samples[:64]}, out / "samples", test.levels)
+    picture = pictures.save({test.field: samples[:64]}, out / "samples", test)
     print(f"{len(samples)} samples of {run.config.name} at step {run.step}: {out / 'samples.npz'}, {picture}")
     return 0
 
@@ -183,7 +185,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     """Put a dataset on disk and print its folder. digits, glyphs and pydoc need no network; nor do the MNIST and CIFAR
-    names with --raw; other TFDS names are downloaded, which takes the extra `tf`."""
+    names, tiny_shakespeare and openwebtext with --raw; other TFDS names are downloaded, which takes the extra `tf`."""
     from genmap_jax import data
 
     print(data.prepare(args.name, args.data_dir, args.raw))

@@ -9,6 +9,17 @@ M = TypeVar("M")
 
 
 @dataclasses.dataclass(frozen=True)
+class Text:
+    """How text becomes tokens; other data have none."""
+
+    tokenizer: str = "bytes"
+    """bytes, characters, or the path of a tokenizer.json of Hugging Face. Bits per dimension of held-out text are bits
+    per byte all the same."""
+    packed: bool = False
+    """Documents in a window do not see each other. Else a window is one text."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment(Generic[M]):
     """What is trained. Everything here changes the result (or what is kept of it); where it runs is `train.Launch`."""
 
@@ -33,6 +44,7 @@ class Experiment(Generic[M]):
     """Newest checkpoints kept."""
     samples: int = 64
     """Examples drawn for the sample pictures."""
+    text: Text = Text()
 
 
 def replace(config: Any, changes: dict[str, Any]) -> Any:

@@ -191,7 +191,7 @@ def train(experiment: Experiment, family: Family, launch: Launch) -> int:
         )
         if step == 0:
             first = data.batch(sources["train"], cfg.seed, 0, min(cfg.samples, cfg.batch_size))
-            pictures.save(first, workdir / "samples" / "inputs", sources["train"].levels)
+            pictures.save(first, workdir / "samples" / "inputs", sources["train"])
     _say(f"{cfg.name}: {parameter_count(like):,} parameters, {place.mesh.size} {jax.devices()[0].platform} device(s) "
          f"({place.kind}), from step {step} to {cfg.steps}. Run folder: {workdir}")  # fmt: skip
 
@@ -290,6 +290,7 @@ def load(cfg: Experiment, data_dir: Path | None) -> dict[str, Any]:
     expect = {name: getattr(model, name, None) for name in ("shape", "levels", "length", "vocab", "classes")}
     if expect["shape"] is not None:  # of images a model may say their length in tokens; only of text the data must know
         expect["length"] = None
+    expect |= dataclasses.asdict(cfg.text)
     return {split: data.load(cfg.data, split, data_dir=data_dir, **expect) for split in ("train", "validation", "test")}
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
+from genmap_jax.data import Source
+from genmap_jax.data.text import utf8
 from genmap_jax.report import pictures
 
 DIGITS = (load_digits().images[..., None]).astype(np.uint8)  # [1797,8,8,1], 0..16
@@ -86,7 +88,9 @@ def make_run(root: Path, experiment: str, *, field: str = "image", frames=None, 
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rng = np.random.default_rng(seed + len(experiment))
     batch = examples(field, rng)
-    pictures.save(batch, evaluation / "samples", 17)
+    shape, levels = next(iter(batch.values())).shape[1:], {"image": 17, "tokens": 256, "x": None}[field]
+    tokenizer = utf8() if field == "tokens" else None
+    pictures.save(batch, evaluation / "samples", Source("digits", "test", 64, shape, levels, 10, None, tokenizer))
     np.savez(evaluation / "samples.npz", **batch)
     if field == "image":
         pairs = np.concatenate([batch["image"][:8], DIGITS[rng.integers(0, 1297, 8)]])

@@ -195,15 +195,18 @@ def test_toy_sources_are_fixed_and_their_splits_differ():
     np.testing.assert_array_equal(parts[TRAIN], everything(data.load("toy/moons", TRAIN))["x"])
 
 
-def write_tfds(folder, name, examples, features, file_format="array_record", version="3.0.1", config=None):
-    """A dataset as TFDS leaves it in its own folder. `examples`: {split: [...]}."""
+def write_tfds(
+    folder, name, examples, features, file_format="array_record", version="3.0.1", config=None, ordered=False
+):
+    """A dataset as TFDS leaves it in its own folder. `examples`: {split: [...]}, which TFDS shuffles or not."""
 
     class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version(version)
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
         def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+            features_dict = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features_dict, disable_shuffling=ordered)
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(split) for split in examples}

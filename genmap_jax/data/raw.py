@@ -1,8 +1,9 @@
-"""Builders for datasets whose original files are already on disk: the MNIST family (IDX) and CIFAR (binary version).
+"""Builders for datasets whose original files are already on disk: the MNIST family (IDX), CIFAR (binary version), and
+the texts Tiny Shakespeare and OpenWebText.
 
-TFDS's own builders of these names need TensorFlow even when the files are at hand; these do not. Nothing is unpickled
-and nothing is extracted to disk. Every length, dimension and label is checked against what the format promises; a file
-that breaks it raises ValueError with its name. IDX: http://yann.lecun.com/exdb/mnist; CIFAR:
+TFDS's own builders of these names need TensorFlow even when the files are at hand, or do not exist; these do not.
+Nothing is unpickled and nothing is extracted to disk. Every length, dimension and label is checked against what the
+format promises; a file that breaks it raises ValueError with its name. IDX: http://yann.lecun.com/exdb/mnist; CIFAR:
 https://www.cs.toronto.edu/~kriz/cifar.html, "binary version".
 """
 
@@ -13,6 +14,7 @@ import hashlib
 import math
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -36,6 +38,11 @@ class Raw(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def read(cls, folder: Path) -> dict[str, Arrays]:
         """Parse and check the files of both splits. Raises ValueError naming the file, FileNotFoundError."""
         raise NotImplementedError
+
+    @classmethod
+    def content(cls, folder: Path) -> str:
+        """Tells other files from these."""
+        return content(cls.read(folder))
 
     def _info(self):
         return tfds.core.DatasetInfo(
@@ -201,4 +208,100 @@ def _check_labels(labels, classes, where):
         raise ValueError(f"{where}: label {labels.max()} at example {labels.argmax()}, expected 0..{classes - 1}")
 
 
-BUILDERS: dict[str, type[Raw]] = {builder.name: builder for builder in (Mnist, FashionMnist, Kmnist, Cifar10, Cifar100)}
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+
+class RawText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """{"text": a document} from the files in TFDS's `manual_dir`; splits train, validation and test."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Pass the folder that holds the original files."
+
+    @classmethod
+    def files(cls, folder: Path) -> list[Path]:
+        """The files of the dataset. Raises FileNotFoundError."""
+        raise NotImplementedError
+
+    @classmethod
+    def documents(cls, folder: Path, split: str) -> Iterator[str]:
+        raise NotImplementedError
+
+    @classmethod
+    def content(cls, folder: Path) -> str:
+        """Tells other files from these, by their names and sizes: reading tens of gigabytes takes minutes."""
+        return ", ".join(f"{path.name} {path.stat().st_size}" for path in cls.files(folder))
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        folder = Path(dl_manager.manual_dir)
+        self.info.metadata["content"] = self.content(folder)
+        return {split: self._generate_examples(folder, split) for split in ("train", "validation", "test")}
+
+    def _generate_examples(self, folder, split):
+        yield from enumerate({"text": document} for document in self.documents(folder, split))
+
+
+class TinyShakespeare(RawText, skip_registration=True):
+    """`input.txt` of Karpathy 2015 (https://github.com/karpathy/char-rnn), 1,115,394 characters.
+
+    Splits as in TFDS: the first 90 per cent, the next 5, the last 5. nanoGPT's validation text is the last two.
+    """
+
+    name = "tiny_shakespeare"
+
+    @classmethod
+    def files(cls, folder):
+        if not (folder / "input.txt").is_file():
+            raise FileNotFoundError(f"{folder} holds no input.txt")
+        return [folder / "input.txt"]
+
+    @classmethod
+    def documents(cls, folder, split):
+        text = cls.files(folder)[0].read_text(encoding="utf-8")
+        first = int(len(text) * 0.9)
+        second = first + (len(text) - first) // 2
+        yield {"train": text[:first], "validation": text[first:second], "test": text[second:]}[split]
+
+
+class OpenWebText(RawText, skip_registration=True):
+    """Parquet files with a column "text", as at https://huggingface.co/datasets/Skylion007/openwebtext.
+
+    Of every 2,000 documents one is validation and one is test.
+    """
+
+    name = "openwebtext"
+
+    @classmethod
+    def files(cls, folder):
+        found = sorted(folder.glob("*.parquet"))
+        if not found:
+            raise FileNotFoundError(f"{folder} holds no .parquet file")
+        return found
+
+    @classmethod
+    def documents(cls, folder, split):
+        import pyarrow.parquet
+
+        number = 0
+        for path in cls.files(folder):
+            try:
+                for rows in pyarrow.parquet.ParquetFile(path).iter_batches(columns=["text"]):
+                    for document in rows.column(0).to_pylist():
+                        if {0: "validation", 1000: "test"}.get(number % 2000, "train") == split:
+                            yield document
+                        number += 1
+            except (pyarrow.ArrowException, IndexError) as error:  # IndexError: there is no such column
+                raise ValueError(f'{path} is not a Parquet file with a column "text": {error}') from error
+
+
+BUILDERS: dict[str, type[Raw] | type[RawText]] = {
+    builder.name: builder for builder in (Mnist, FashionMnist, Kmnist, Cifar10, Cifar100, TinyShakespeare, OpenWebText)
+}

@@ -4,8 +4,9 @@ On disk, under the data folder (argument `data_dir`, else $GENMAP_DATA, else ~/.
 
     NAME[/CONFIG]/VERSION/         the dataset as TFDS prepares it, in array_record files
     arrays/NAME-FINGERPRINT/SPLIT/ one split as memory-mapped numpy arrays, made from it at the first `load`
+    arrays/NAME-FINGERPRINT/SPLIT,TOKENIZER/       the tokens of a text, where they are not its bytes
 
-Both kinds of folder appear by one atomic rename, so any number of processes may prepare and load at once.
+All these folders appear by one atomic rename, so any number of processes may prepare and load at once.
 """
 
 import contextlib
@@ -16,10 +17,10 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import math
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,23 @@ from urllib.parse import quote
 
 import numpy as np
 
+from genmap_jax.data import text as texts
+from genmap_jax.data.folders import publish, root_folder, scratch
+
 TFDS_DIR = "~/tensorflow_datasets"  # where TFDS itself prepares; searched after ours
-EMBEDDED = {"digits": "Digits", "glyphs": "Glyphs", "pydoc": "Pydoc"}  # module of this package: builder in it
-RAW = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")  # `raw.BUILDERS`, known without importing TFDS
+EMBEDDED = {"digits": "Digits", "glyphs": "Glyphs", "pydoc": "Pydoc"}
+"""Module of this package: builder in it."""
+RAW = (
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "cifar10",
+    "cifar100",
+    "tiny_shakespeare",
+    "openwebtext",
+)  # `raw.BUILDERS`, known without importing TFDS
 TOY_SPLITS = {"train": 50_000, "validation": 10_000, "test": 10_000}
+FORMAT = b"2"  # of the arrays
 SHUFFLED = 2**24  # examples; beyond it the permutation of an epoch is no longer small, see `batch`
 
 
@@ -39,10 +53,12 @@ class Source:
     """One split of a dataset, by random access.
 
     take: indices [B] -> {"image": uint8 [B,H,W,C], "label": int32 [B]} (no label where there is none),
-        {"tokens": int32 [B, L]} for text, {"x": float32 [B, D]} for vectors.
+        {"tokens": int32 [B, L]} for text (and "segments", see `load`), {"x": float32 [B, D]} for vectors.
     shape: of one example: (H, W, C), (L,) or (D,).
-    levels: grey values of an image, so pixels are 0..levels-1; 256 for text; None for vectors.
+    levels: grey values of an image, so pixels are 0..levels-1; the vocabulary of text; None for vectors.
     classes: number of labels, None without labels.
+    tokenizer: of text, None for other data.
+    bytes_per_token: of text, over the whole split.
     """
 
     name: str
@@ -52,6 +68,18 @@ class Source:
     levels: int | None
     classes: int | None
     take: Callable[[np.ndarray], dict[str, np.ndarray]] = dataclasses.field(repr=False)
+    tokenizer: texts.Tokenizer | None = None
+    bytes_per_token: float = 1.0
+
+    @property
+    def dims(self) -> float:
+        """What bits per dimension are divided by: the numbers of an example; for text its mean length in bytes."""
+        return math.prod(self.shape) * self.bytes_per_token
+
+    def kind(self, kind: str) -> str:
+        """What the log-probability of an example, as a batch holds it, is of the data: see `text`."""
+        ambiguous = self.tokenizer is not None and not self.tokenizer.unique
+        return "lower_bound" if ambiguous and kind == "exact" else kind
 
     @property
     def field(self) -> str:
@@ -108,6 +136,8 @@ def load(
     length: int | None = None,
     vocab: int | None = None,
     classes: int | None = None,
+    tokenizer: str = "bytes",
+    packed: bool = False,
 ) -> Source:
     """Open one split. Never touches the network.
 
@@ -116,17 +146,21 @@ def load(
     split: a split, or a TFDS slice of one, as "train[:50%]". Where there is no "validation", it is the last tenth of
         what TFDS calls train, and "train" the first nine ("train[:100%]" is all of it).
     shape, levels, length: what the model expects, checked against the dataset. Text needs `length`: its training
-        examples are the windows at every offset, those of other splits do not overlap (fewer than `length` bytes at
-        the end belong to none). TFDS texts of several examples are joined by newlines.
+        examples are the windows at every offset, those of other splits do not overlap (fewer than `length` tokens at
+        the end belong to none). A TFDS example is a document; the next one follows after `Tokenizer.between`.
     vocab, classes: the same; `vocab` is of text, and may be more than it has.
+    tokenizer: of text: "bytes"; "characters", all that the dataset has; or the path of a tokenizer.json.
+    packed: "segments" in a batch number the documents of a window, so that a GPT keeps them apart.
     Raises ValueError for an unknown name or split or an expectation not met, FileNotFoundError for a dataset that is
     not prepared; each says what to do.
     """
     if name.startswith("toy/"):
         source = _toy(name, split)
     else:
-        source = _stored(name, split, root_folder(data_dir), length, levels)
-    if length is not None and not (len(source.shape) == 1 and source.levels == 256):
+        source = _stored(name, split, root_folder(data_dir), length, levels, tokenizer, packed)
+    if source.tokenizer is None and (tokenizer != "bytes" or packed):
+        raise ValueError(f"{name} is not text: leave text.tokenizer={tokenizer!r} and text.packed={packed} out")
+    if length is not None and source.tokenizer is None:
         raise ValueError(f"{name} is not text but examples of shape {source.shape}; model.length asks for text")
     if shape is not None and tuple(shape) != source.shape:
         raise ValueError(f"{name} has examples of shape {source.shape}, but model.shape={tuple(shape)}")
@@ -158,7 +192,9 @@ def _toy(name: str, split: str) -> Source:
     return Source(name, split, len(x), (2,), None, None, lambda indices: {"x": x[indices]})
 
 
-def _stored(name: str, split: str, root: Path, length: int | None, levels: int | None) -> Source:
+def _stored(
+    name: str, split: str, root: Path, length: int | None, levels: int | None, tokenizer: str, packed: bool
+) -> Source:
     if name in EMBEDDED:
         prepared = prepare(name, root)
     else:
@@ -166,7 +202,8 @@ def _stored(name: str, split: str, root: Path, length: int | None, levels: int |
     folder = _materialise(name, split, prepared, root)
     about = json.loads((folder / "about.json").read_text())
     if about["kind"] == "text":
-        return _windows(name, split, np.memmap(folder / "text.bin", np.uint8, "r"), length)
+        parts = lambda split: _materialise(name, split, prepared, root)  # noqa: E731
+        return _windows(name, split, texts.read(parts, split, tokenizer, root), length, packed)
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
     arrays = {field: np.asarray(array) for field, array in arrays.items()}  # the same pages without memmap's overhead
     if about["levels"] is None:  # TFDS does not say: the model may, if all values fit
@@ -179,19 +216,26 @@ def _stored(name: str, split: str, root: Path, length: int | None, levels: int |
     return Source(name, split, size, tuple(shape), about["levels"], about["classes"], take)
 
 
-def _windows(name: str, split: str, text: np.ndarray, length: int | None) -> Source:
+def _windows(name: str, split: str, text: texts.Tokens, length: int | None, packed: bool) -> Source:
     if length is None:
         raise ValueError(f"{name} is text: it needs a length, so a model that has model.length")
-    if not 1 <= length <= len(text):
-        raise ValueError(f"model.length={length}, but the {split} split of {name} has {len(text)} bytes")
-    text, within = np.asarray(text), np.arange(length)
+    if not 1 <= length <= len(text.tokens):
+        has = f"{len(text.tokens)} {text.tokenizer.unit}"
+        raise ValueError(f"model.length={length}, but the {split} split of {name} has {has}")
+    within = np.arange(length)
     stride = 1 if split.startswith("train") else length
-    size = (len(text) - length) // stride + 1
+    size = (len(text.tokens) - length) // stride + 1
 
     def take(indices):
-        return {"tokens": text[np.asarray(indices)[:, None] * stride + within].astype(np.int32)}
+        where = np.asarray(indices)[:, None] * stride + within
+        batch = {"tokens": text.tokens[where].astype(np.int32)}
+        if packed:
+            document = np.searchsorted(text.starts, where, side="right")
+            batch["segments"] = (document - document[:, :1]).astype(np.int32)
+        return batch
 
-    return Source(name, split, size, (length,), 256, None, take)
+    vocab = text.tokenizer.vocab
+    return Source(name, split, size, (length,), vocab, None, take, text.tokenizer, text.bytes / len(text.tokens))
 
 
 # ---- preparing -------------------------------------------------------------------------------------------------------
@@ -200,8 +244,8 @@ def _windows(name: str, split: str, text: np.ndarray, length: int | None) -> Sou
 def prepare(name: str, data_dir: str | os.PathLike | None = None, raw: str | os.PathLike | None = None) -> Path:
     """Build a dataset on disk, once, and return its folder; a dataset already there is left as it is.
 
-    name: an embedded set (no network); with `raw`, the folder of the original files, one of the MNIST and CIFAR names
-        (no network); else any TFDS name, which TFDS downloads: that takes the extra `tf`.
+    name: an embedded set (no network); with `raw`, the folder of the original files, a name of `raw.BUILDERS` (no
+        network); else any TFDS name, which TFDS downloads: that takes the extra `tf`.
     Raises ValueError for an unknown name, damaged raw files, or data prepared before from other files;
     FileNotFoundError for missing ones; ImportError without TensorFlow where it is needed.
     """
@@ -229,15 +273,15 @@ def _prepare_raw(name: str, root: Path, folder: Path) -> Path:
 
     if name not in raw.BUILDERS:
         raise ValueError(f"no raw layout is known for {name!r}, only for {', '.join(raw.BUILDERS)}")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise FileNotFoundError(f"{folder} is not a folder with files")
     try:
         prepared = _find(name, (root,))
     except FileNotFoundError:
         return _build(raw.BUILDERS[name], root, folder)
     about = prepared / "metadata.json"
     known = json.loads(about.read_text()).get("content") if about.exists() else None
-    if known != raw.content(raw.BUILDERS[name].read(folder)):
+    if known != raw.BUILDERS[name].content(folder):
         raise ValueError(f"{prepared} was prepared from other files than those in {folder}: remove it first")
     return prepared
 
@@ -251,16 +295,16 @@ def _build(builder_class: Any, root: Path, raw: Path | None = None) -> Path:
         return final
     print(f"preparing {builder_class.name} (once) in {final}", file=sys.stderr)
     tfds.disable_progress_bar()
-    with _scratch(root) as scratch:
-        builder = builder_class(data_dir=scratch, file_format="array_record")
+    with scratch(root) as temporary:
+        builder = builder_class(data_dir=temporary, file_format="array_record")
         with contextlib.redirect_stdout(None):
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=raw))
-        return _publish(Path(builder.data_dir), final)
+        return publish(Path(builder.data_dir), final)
 
 
 def _materialise(name: str, split: str, prepared: Path, root: Path) -> Path:
     """The folder of a split's arrays, filled from the prepared dataset if it is not there yet."""
-    sha = hashlib.sha256((prepared / "dataset_info.json").read_bytes())
+    sha = hashlib.sha256(FORMAT + (prepared / "dataset_info.json").read_bytes())
     for path in sorted(prepared.iterdir()):
         status = path.stat()
         sha.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
@@ -272,10 +316,10 @@ def _materialise(name: str, split: str, prepared: Path, root: Path) -> Path:
     builder = tfds.builder_from_directory(prepared)
     examples = _examples(builder, name, split)
     features = dict(builder.info.features.items())
-    texts = [k for k, f in features.items() if isinstance(f, tfds.features.Text)]
+    fields = [k for k, f in features.items() if isinstance(f, tfds.features.Text)]
     images = [k for k, f in features.items() if f.np_dtype == np.uint8 and len(f.shape or ()) == 3]
-    with _scratch(root) as scratch:
-        folder = scratch / "split"
+    with scratch(root) as temporary:
+        folder = temporary / "split"
         folder.mkdir()
         if len(images) == 1:
             label = features.get("label")
@@ -283,15 +327,20 @@ def _materialise(name: str, split: str, prepared: Path, root: Path) -> Path:
             largest = _write_images(folder, name, examples, images[0], features[images[0]].shape, classes is not None)
             levels = dict(builder.info.metadata or {}).get("levels")
             about = {"kind": "image", "levels": levels, "max": largest, "classes": classes}
-        elif len(texts) == 1:
+        elif len(fields) == 1:
             about = {"kind": "text"}
+            starts, place = [], 0
             with (folder / "text.bin").open("wb") as f:
-                for i, chunk in enumerate(_chunks(examples)):
-                    f.write(b"\n" * (i > 0) + b"\n".join(example[texts[0]] for example in chunk))
+                for chunk in _chunks(examples):
+                    for document in (example[fields[0]] for example in chunk):
+                        place += f.write(b"\n") if starts else 0
+                        starts.append(place)
+                        place += f.write(document)
+            np.save(folder / "starts.npy", np.array(starts, np.int64))
         else:
             raise ValueError(f"{name} has not exactly one image or text feature; its features are {list(features)}")
         (folder / "about.json").write_text(json.dumps(about))
-        return _publish(folder, final)
+        return publish(folder, final)
 
 
 def _examples(builder: Any, name: str, split: str) -> Any:
@@ -340,11 +389,7 @@ def _chunks(examples: Any, size: int = 1024):
         yield examples.__getitems__(list(range(first, min(first + size, len(examples)))))
 
 
-# ---- folders ---------------------------------------------------------------------------------------------------------
-
-
-def root_folder(data_dir: str | os.PathLike | None) -> Path:
-    return Path(data_dir or os.environ.get("GENMAP_DATA") or "~/.cache/genmap_jax/data").expanduser().absolute()
+# ---- finding ---------------------------------------------------------------------------------------------------------
 
 
 def _find(name: str, roots: tuple[Path, ...]) -> Path:
@@ -386,22 +431,3 @@ def _unknown(name: str) -> ValueError:
     near = difflib.get_close_matches(name, [*ours, *tfds.list_builders(with_community_datasets=False)], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ours)}, and the names of TFDS"
     return ValueError(f"unknown dataset {name!r}: {hint}")
-
-
-@contextlib.contextmanager
-def _scratch(root: Path):
-    """A folder next to where the result will be, so that moving it there is one rename."""
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=root) as folder:
-        yield Path(folder)
-
-
-def _publish(folder: Path, final: Path) -> Path:
-    """Move a finished folder into place, unless another process was first."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.rename(final)
-    except OSError:
-        if not final.is_dir():
-            raise
-    return final

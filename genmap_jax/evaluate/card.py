@@ -83,7 +83,7 @@ def evaluate_run(
         card["memorises"], card["memorises_why"] = None, "not tested: no features"
         numbers: dict[str, Number] = {}
         if name == "tokens":
-            numbers |= repeated(train_set, held_out, generated)
+            numbers |= repeated(train_set, held_out, generated, run.sources["test"].tokenizer.unit)
         else:
             flat = {"held_out": looks.features(held_out), "generated": looks.features(generated)}
             numbers |= quality.distances(**flat, name=looks.name, seed=seed)
@@ -110,7 +110,7 @@ def evaluate_run(
 
         levels = run.sources["test"].levels
         np.savez_compressed(scratch / "samples.npz", **{name: generated})
-        pictures.save({name: generated[:64]}, scratch / "samples", levels)
+        pictures.save({name: generated[:64]}, scratch / "samples", run.sources["test"])
         if name == "image":
             where, _ = memorisation.nearest(
                 train=train_set.reshape(len(train_set), -1), generated=generated[:8].reshape(8, -1)
@@ -191,7 +191,7 @@ def likelihood(run: runs.Run, name: str, seed: int) -> tuple[dict[str, Any] | No
     test, place = run.sources["test"], run.place
     log_prob = padded(place, place.map_examples(run.algorithm.log_prob), run.config.batch_size)
     nats, kind, upper = log_probs(log_prob, run.state, evaluated_batches(test, run.config), run.eval_key)
-    dims = int(np.prod(test.shape))
+    dims, kind = test.dims, test.kind(kind)
     measured = summary(nats, kind, dims)
     unit = {"image": "bits/dim", "tokens": "bits/byte", "x": "nats"}[name]
 
@@ -204,15 +204,17 @@ def likelihood(run: runs.Run, name: str, seed: int) -> tuple[dict[str, Any] | No
     return entry(nats, kind) | {"nats": measured.nats, "stderr": measured.stderr, "upper": bound}, nats
 
 
-def repeated(train_set: np.ndarray, held_out: np.ndarray, generated: np.ndarray, window: int = 16) -> dict[str, Number]:
-    """Share of `window`-byte windows of sampled text that stand word for word in the training text."""
+def repeated(
+    train_set: np.ndarray, held_out: np.ndarray, generated: np.ndarray, unit: str, window: int = 16
+) -> dict[str, Number]:
+    """Share of the windows of `window` bytes (or of another `unit`) of sampled text that stand in the training text."""
     share = lambda text: 100.0 * memorisation.copied(train=train_set, generated=text, window=window)  # noqa: E731
     each, fresh = share(generated), share(held_out)
     low, high = bootstrap(np.mean, each)
     error = float(fresh.std(ddof=1) / math.sqrt(len(fresh)))
     n = (len(train_set), len(generated))
     number = Number(float(each.mean()), low, high, float(fresh.mean()), error, n, better="null")
-    return {f"copied {window} bytes, %": number}
+    return {f"copied {window} {unit}, %": number}
 
 
 def trained_on_samples(

@@ -12,7 +12,7 @@ import numpy as np
 from genmap_jax.algorithm import Algorithm, Batch, LogProb
 from genmap_jax.config import Experiment
 from genmap_jax.evaluate.distance import energy_distance, null_floor
-from genmap_jax.evaluate.likelihood import evaluate_log_prob
+from genmap_jax.evaluate.likelihood import Likelihood, evaluate_log_prob
 from genmap_jax.parallel import Placement
 from genmap_jax.report import pictures
 
@@ -62,7 +62,6 @@ class Examiner:
 
     def __init__(self, algorithm: Algorithm, place: Placement, cfg: Experiment, sources: dict, workdir: Path, key):
         self.cfg, self.sources, self.workdir, self.key = cfg, sources, workdir, key
-        self.dims = int(np.prod(sources["test"].shape))
         self._place = place
         self._log_prob = algorithm.log_prob and padded(place, place.map_examples(algorithm.log_prob), cfg.batch_size)
         self._sample = algorithm.sample and place.draw(
@@ -73,9 +72,14 @@ class Examiner:
         """Bits per dimension of a split, named by split and kind; nothing for a family without a density."""
         if self._log_prob is None:
             return {}
-        batches = evaluated_batches(self.sources[split], self.cfg)
-        measured = evaluate_log_prob(self._log_prob, state, batches, self.key, self.dims)
+        measured = self._measured(state, split)
         return {f"{split}_bits_per_dim": measured.bits_per_dim, f"{split}_nats": measured.nats, "kind": measured.kind}
+
+    def _measured(self, state, split: str) -> Likelihood:
+        source = self.sources[split]
+        batches = evaluated_batches(source, self.cfg)
+        measured = evaluate_log_prob(self._log_prob, state, batches, self.key, source.dims)
+        return dataclasses.replace(measured, kind=source.kind(measured.kind))
 
     def draw(self, state, step: int) -> np.ndarray | None:
         """Draw samples with the same noise at every step, so pictures can be compared; process 0 saves them."""
@@ -84,7 +88,7 @@ class Examiner:
         samples = np.asarray(self._sample(state, self.key))
         if jax.process_index() == 0:
             test = self.sources["test"]
-            pictures.save({test.field: samples}, self.workdir / "samples" / f"{step:08d}", test.levels)
+            pictures.save({test.field: samples}, self.workdir / "samples" / f"{step:08d}", test)
         return samples
 
     def result(self, state, step: int, seconds: float) -> dict[str, Any]:
@@ -101,8 +105,7 @@ class Examiner:
             "platform": jax.devices()[0].platform,
         }
         if self._log_prob is not None:
-            measured = evaluate_log_prob(self._log_prob, state, evaluated_batches(test, cfg), self.key, self.dims)
-            result["likelihood"] = dataclasses.asdict(measured) | {"split": "test"}
+            result["likelihood"] = dataclasses.asdict(self._measured(state, "test")) | {"split": "test"}
         if self._sample is None:
             return result
         drawn, result["samples_per_second"] = timed_draws(self._sample, state, self.key, 4)

@@ -11,7 +11,7 @@ import numpy as np
 from genmap_jax.algorithm import Batch, Key, LogProb
 
 
-def bits_per_dim(nats, dims: int):
+def bits_per_dim(nats, dims: float):
     """Log-probability in nats, summed over an example -> code length in bits per dimension.
 
     The one conversion of the project, also for text: there a dimension is a byte, and the result is bits per byte.
@@ -38,14 +38,14 @@ class Likelihood:
 
 
 def evaluate_log_prob(
-    log_prob: Callable[[Any, Batch, Key], LogProb], state: Any, batches: Iterable[Batch], key: Key, dims: int
+    log_prob: Callable[[Any, Batch, Key], LogProb], state: Any, batches: Iterable[Batch], key: Key, dims: float
 ) -> Likelihood:
     """Average a log-probability over a data split.
 
     log_prob: compiled (state, batch, key) -> LogProb, as `Placement.map_examples(algorithm.log_prob)` makes it.
     batches: each example once. Batches of one size compile once; a smaller last one is counted right.
     key: batch i is evaluated under `fold_in(key, i)`.
-    dims: dimensions (or bytes) of one example, for bits per dimension.
+    dims: dimensions of one example, for text bytes on average: `Source.dims`.
     Raises ValueError if there are fewer than two examples or the batches differ in kind.
     """
     nats, kind, _ = log_probs(log_prob, state, batches, key)
@@ -71,7 +71,7 @@ def log_probs(
     return np.concatenate(nats), kinds.pop() if kinds else "", np.concatenate(uppers) if uppers else None
 
 
-def summary(nats: np.ndarray, kind: str, dims: int) -> Likelihood:
+def summary(nats: np.ndarray, kind: str, dims: float) -> Likelihood:
     """Mean and standard error of log-probabilities [N]."""
     n = len(nats)
     if n < 2:

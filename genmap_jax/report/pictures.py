@@ -4,16 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
+from genmap_jax.data import Source
+from genmap_jax.data.text import utf8
 
-def save(batch: dict[str, np.ndarray], stem: Path, levels: int) -> Path:
-    """Write the examples of a batch ("image" [n,H,W,C], "tokens" [n,L] or "x" [n,2]) to `stem` + suffix."""
+
+def save(batch: dict[str, np.ndarray], stem: Path, source: Source) -> Path:
+    """Write examples as a source has them ("image" [n,H,W,C], "tokens" [n,L] or "x" [n,2]) to `stem` + suffix."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     if "image" in batch:
         path = stem.with_suffix(".png")
-        image_grid(np.asarray(batch["image"]), levels).save(path)
+        image_grid(np.asarray(batch["image"]), source.levels).save(path)
     elif "tokens" in batch:
         path = stem.with_suffix(".txt")
-        path.write_text("\n\n".join(as_text(row) for row in np.asarray(batch["tokens"])) + "\n")
+        decode = source.tokenizer.decode
+        path.write_text("\n\n".join(printable(decode(row)) for row in np.asarray(batch["tokens"])) + "\n")
     else:
         path = stem.with_suffix(".png")
         _scatter(np.asarray(batch["x"]), path)
@@ -36,9 +40,8 @@ def image_grid(images: np.ndarray, levels: int, columns: int = 8):
     return Image.fromarray(grid[..., 0] if channels == 1 else grid)
 
 
-def as_text(tokens: np.ndarray) -> str:
-    """Bytes -> text; what is not UTF-8 or not printable shows as a replacement character."""
-    text = bytes(np.asarray(tokens, np.uint8)).decode("utf-8", errors="replace")
+def printable(text: str) -> str:
+    """Text, but what is not printable shows as a replacement character."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
@@ -135,7 +138,7 @@ def _pages_of_text(frames: np.ndarray, columns: int = 64) -> list:
     from PIL import Image, ImageDraw, ImageFont
 
     def lines(row: np.ndarray) -> list[str]:
-        text = as_text(np.trim_zeros(row, "b")).expandtabs(4)
+        text = printable(utf8().decode(np.trim_zeros(row, "b"))).expandtabs(4)
         return [line[i : i + columns] for line in text.splitlines() for i in range(0, max(1, len(line)), columns)]
 
     font = ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans Mono")), 13)
