@@ -137,23 +137,27 @@ def minimise(
     *,
     ema_halflife: float | None = None,
     axis_name: str | None = None,
+    accumulate: int = 1,
 ) -> Callable[[State, Batch, Key], tuple[State, Metrics]]:
     """The train step of a family with one loss.
 
     loss: (params, keys, batch) -> dict of per-example terms [B], of which "loss" is minimised and all are reported;
         `keys` [B] are one PRNG key per example.
     ema_halflife: in examples; see `ema_update`.
+    accumulate: micro-batches, see `mean_gradient`.
     """
 
     def step(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
         size = batch_size(batch)
         keys = parallel.example_keys(key, size, axis_name)
 
-        def mean_loss(params):
+        def mean_loss(params, keys, batch):
             means = {name: term.mean() for name, term in loss(params, keys, batch).items()}
             return means.pop("loss"), means
 
-        params, opt_state, value, metrics = player(mean_loss, state.params, state.opt_state, tx, axis_name)
+        params, opt_state, value, metrics = player(
+            mean_loss, state.params, state.opt_state, tx, axis_name, (keys, batch), accumulate
+        )
         ema = ema_update(state.ema, params, state.step, parallel.total(size, axis_name), ema_halflife)
         return State(state.step + 1, params, opt_state, ema), {"loss": value, **metrics}
 

@@ -10,10 +10,14 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Adam (decoupled weight decay) or SGD. Lengths are in examples, so a batch-size change does not move them."""
+    """How parameters are updated. Lengths are in examples, so a batch-size change does not move them."""
 
-    name: Literal["adam", "sgd"] = "adam"
+    name: Literal["adam", "muon", "sgd"] = "adam"
+    """adam: with decoupled weight decay. muon: orthogonalised momentum for kernels of dense layers, adam for the rest
+    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon)."""
     lr: float = 1e-3
+    """Of adam; muon's is `muon_lr`."""
+    muon_lr: float = 0.02
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -50,9 +54,22 @@ def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
             f"optim.decay={cfg.decay} must exceed optim.warmup={cfg.warmup} (both in examples); 0 means no decay"
         )
     rate = schedule(cfg, batch_size)
+    matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     if cfg.name == "sgd":
         core = optax.sgd(rate)
+    elif cfg.name == "muon":
+        adam = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=matrices)
+        muon = optax.contrib.muon(
+            schedule(dataclasses.replace(cfg, lr=cfg.muon_lr), batch_size), weight_decay=cfg.weight_decay
+        )
+        core = optax.partition({"adam": adam, "muon": muon}, _kernels_apart)
     else:
-        mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
-        core = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=mask)
+        core = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=matrices)
     return optax.chain(optax.clip_by_global_norm(cfg.clip), core) if cfg.clip else core
+
+
+def _kernels_apart(params):
+    """ "muon" for the kernels of dense layers; embeddings and heads are matrices too, but not maps between features."""
+    return jax.tree.map_with_path(
+        lambda path, p: "muon" if path[-1].key == "kernel" and p.ndim == 2 else "adam", params
+    )

@@ -58,7 +58,7 @@ FAMILIES = {
         gpt.algorithm,
         gpt.Config(
             **{"vocab": 17, "length": 64, "shape": (8, 8, 1), "classes": 10},
-            **{"layers": 2, "heads": 2, "kv_heads": 1, "width": 16, "scan": True, "remat": "full"},
+            **{"layers": 2, "heads": 2, "kv_heads": 1, "width": 16, "scan": True, "remat": "full", "accumulate": 2},
             **gpt.QWEN2,
         ),
         "exact",

@@ -15,10 +15,12 @@ from families import perturbed
 from genmap_jax.algorithm import State
 from genmap_jax.data.packing import pack
 from genmap_jax.nn import rope
+from genmap_jax.nn.attention import attend, attend_in_blocks, products
 from genmap_jax.objectives import exact_likelihood
 from genmap_jax.optim import Optim
 from genmap_jax.samplers import decoding
-from genmap_jax.tractable import gpt
+from genmap_jax.tractable import completion, gpt
+from genmap_jax.tractable.completion import complete
 
 logits = jax.jit(gpt.logits, static_argnums=0)
 log_prob = jax.jit(gpt.log_prob, static_argnums=0)
@@ -32,6 +34,7 @@ ARCHITECTURES = {
     },
     "window": {"window": 4},
     "window_rope": gpt.LLAMA | {"window": 4},
+    "window_global": {"window": 4, "global_every": 2, "kv_heads": 1},
     "chunked": gpt.LLAMA | {"chunk": 3, "trained": 5},
 }
 
@@ -81,13 +84,54 @@ def test_probabilities_of_all_strings_sum_to_one(name):
     assert abs(np.exp(np.asarray(nats, np.float64)).sum() - 1.0) <= 1e-5
 
 
+def test_ended_strings_and_those_that_go_on_sum_to_one():
+    """With token 2 for the end: all strings that end within 6 tokens, and all without an end, have mass 1 to 1e-5."""
+    cfg = shaped("gpt2", vocab=3, length=6, layers=2, width=16)
+    params, mass = perturbed(cfg), []
+    for size in range(1, 7):
+        text = np.array(list(itertools.product(range(2), repeat=size - 1)), np.int32).reshape(2 ** (size - 1), size - 1)
+        ended = np.concatenate([text, np.full((len(text), 1), 2, np.int32)], axis=1)
+        mass.append(np.exp(np.asarray(log_prob(cfg, params, ended), np.float64)).sum())
+    going_on = np.array(list(itertools.product(range(2), repeat=6)), np.int32)
+    mass.append(np.exp(np.asarray(log_prob(cfg, params, going_on), np.float64)).sum())
+    assert min(mass) > 1e-3 and abs(sum(mass) - 1.0) <= 1e-5
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("tokens", [8, 13, 31])
+def test_a_window_in_blocks_is_the_masked_whole(tokens, documents):
+    """Values and gradients of queries, keys and values: 1e-6."""
+    keys, n, window = jax.random.split(jax.random.key(tokens), 4), 4, 4
+    q = jax.random.normal(keys[0], (n, 2, tokens, 8))
+    k, v, weight = (jax.random.normal(key, (n, tokens, 8)) for key in keys[1:])
+    segments = jnp.asarray(np.sort(np.random.default_rng(0).integers(0, 3, (n, tokens)), axis=1)) if documents else None
+    distance = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None, :]
+    past = ((distance >= 0) & (distance < window))[None]
+    if documents:
+        past &= segments[:, :, None] == segments[:, None, :]
+    score = lambda y: (y * weight[:, None]).sum()  # noqa: E731
+    whole = lambda q, k, v: score(attend(products(q, k), v, past))  # noqa: E731
+    blocks = lambda q, k, v: score(attend_in_blocks(q, k, v, window, segments))  # noqa: E731
+    expected, found = (jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(q, k, v) for f in (whole, blocks))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def test_no_array_of_a_windowed_gpt_grows_with_the_square_of_the_length():
+    """The compiled gradient at 512 tokens and a window of 16 holds no array with two axes of 512."""
+    cfg = shaped("window_rope", vocab=17, length=512, layers=1, width=16, window=16)
+    gradient = jax.grad(lambda params, tokens: log_prob(cfg, params, tokens).sum())
+    shapes = jax.eval_shape(lambda: perturbed(cfg)), jax.ShapeDtypeStruct((2, 512), jnp.int32)
+    hlo = jax.jit(gradient).lower(*shapes).compile().as_text()
+    assert not re.search(r"\[[\d,]*512,512[\d,]*\]", hlo) and "[2,512,17]" in hlo
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"), [("gpt2", "bfloat16"), *((name, "float32") for name in ARCHITECTURES)], ids="-".join
 )
 def test_jacobian_is_exactly_zero_for_the_future_and_nowhere_zero_for_the_past(name, dtype):
     """d logits[t] / d input[s]: 0.0, not small, for s > t; not zero for every s <= t. Input s holds token s - 1.
 
-    With a window w, two layers see back to s = t - 2 (w - 1) and exactly no further.
+    With a window w, two layers see back to s = t - 2 (w - 1) and exactly no further, unless the second has none.
     """
     cfg = shaped(name, vocab=7, length=12, layers=2, width=16, dtype=dtype)
     params = perturbed(cfg)
@@ -95,7 +139,7 @@ def test_jacobian_is_exactly_zero_for_the_future_and_nowhere_zero_for_the_past(n
     trunk = lambda x: gpt.GPT(cfg).apply({"params": params}, x[None], method="trunk")[0][0]  # noqa: E731
     size = jnp.abs(jax.jit(jax.jacrev(trunk))(x[0])).max(axis=(1, 3))  # [t, s]
     past = np.tri(cfg.length, dtype=bool)
-    if cfg.window is not None:
+    if cfg.window is not None and cfg.global_every is None:
         past &= ~np.tri(cfg.length, k=-2 * (cfg.window - 1) - 1, dtype=bool)
         assert not past[-1, 0]
     assert (np.asarray(size)[~past] == 0.0).all()
@@ -113,10 +157,15 @@ def test_a_token_changes_the_logits_after_it_and_no_others():
         np.testing.assert_array_equal(changed, np.arange(cfg.length) > s)
 
 
-def test_initial_loss_is_log_vocab():
+@pytest.mark.parametrize("init", ["gpt2", "zero"])
+def test_initial_loss_is_log_vocab(init):
     """-log p / L = ln V within 2 % at initialisation, in nats per token; bits per dimension is the same in bits."""
-    cfg = gpt.Config(layers=2)
+    cfg = gpt.Config(layers=2, init=init, tied=init == "gpt2")
     params = jax.jit(gpt.algorithm(cfg, batch_size=8).init)(jax.random.key(0)).params
+    down = params["block_1"]["down"]["kernel"]
+    assert down.std() == pytest.approx({"gpt2": 0.02 / 4**0.5, "zero": 0.0}[init], rel=0.02)
+    up = params["block_1"]["up"]["kernel"]
+    assert up.std() == pytest.approx({"gpt2": 0.02, "zero": cfg.width**-0.5}[init], rel=0.02)
     loss = exact_likelihood.negative_log_likelihood(
         lambda params, keys, batch: log_prob(cfg, params, batch["tokens"]), cfg.length
     )
@@ -201,7 +250,7 @@ def test_cached_logits_equal_uncached(name, n, dtype):
     np.testing.assert_allclose(jnp.moveaxis(cached, 0, 1), whole, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "everything", "window_rope", "chunked"])
+@pytest.mark.parametrize("name", ["gpt2", "everything", "window_rope", "window_global", "chunked"])
 def test_kv_cache_does_not_change_the_text(name):
     """256 strings, shared Gumbel noise, any prompt length: the same tokens, one by one, with and without a cache.
 
@@ -246,7 +295,7 @@ def test_completions_of_prompts_of_any_length():
     greedy = partial(decoding.top_k, k=1)
     for sizes in ([3, 12, 5, 7], [0, 4]):
         prompts = [np.asarray(text[:size]) for text, size in zip(texts, sizes, strict=False)]
-        out = gpt.complete(cfg, params, prompts, 8, jax.random.key(0), samples=2, adjust=greedy)
+        out = complete(cfg, params, prompts, 8, jax.random.key(0), samples=2, adjust=greedy)
         assert out.shape == (len(sizes), 2, 8)
         for prompt, both in zip(prompts, out, strict=True):
             text = np.zeros((1, cfg.length), np.int32)
@@ -254,11 +303,11 @@ def test_completions_of_prompts_of_any_length():
             for t in range(len(prompt), len(prompt) + 8):
                 text[0, t] = logits(cfg, params, text)[0, t].argmax()
             np.testing.assert_array_equal(both, np.tile(text[:, len(prompt) : len(prompt) + 8], (2, 1)))
-    before = gpt._complete._cache_size()
+    before = completion._complete._cache_size()
     for size in (5, 9, 16):
-        free = gpt.complete(cfg, params, [texts[0, :size]], 12, jax.random.key(1), samples=3)
+        free = complete(cfg, params, [texts[0, :size]], 12, jax.random.key(1), samples=3)
         assert len(np.unique(free[0], axis=0)) == 3
-    assert gpt._complete._cache_size() == before + 1
+    assert completion._complete._cache_size() == before + 1
 
 
 @pytest.mark.parametrize("n", [1, 16])
@@ -280,7 +329,7 @@ def test_kv_cache_is_not_copied_per_token(n):
 # ---- packed strings, labels, and how it is compiled -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gpt2", "qwen2", "chunked"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "chunked", "window_global"])
 def test_packed_documents_do_not_see_each_other(name):
     """log p of a packed string is the sum over its documents alone, padding counts nothing: 1e-5. Jacobian: 0.0."""
     cfg = shaped(name, vocab=7, length=12, layers=2, width=16)
@@ -353,6 +402,18 @@ def test_scan_and_remat_change_nothing(name, how):
     largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
     for a, b in zip(jax.tree.leaves(others), jax.tree.leaves(grads), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * largest)
+
+
+def test_accumulated_micro_batches_are_one_batch():
+    """Parameters after an SGD step, and its metrics: 1e-6, with four micro-batches of 2 and with one of 8."""
+    cfg = shaped("qwen2", vocab=17, length=12, layers=2, width=32, optim=Optim(name="sgd", lr=0.1))
+    tokens, stepped = {"tokens": tokens_of(cfg, 8)}, []
+    for accumulate in (1, 4):
+        alg = gpt.algorithm(dataclasses.replace(cfg, accumulate=accumulate), batch_size=8)
+        state = jax.jit(alg.init)(jax.random.key(0)).replace(params=perturbed(cfg, 0.1))
+        state, metrics = jax.jit(alg.step)(state, tokens, jax.random.key(1))
+        stepped.append((state.params, metrics))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), *stepped)
 
 
 # ---- the samplers ----------------------------------------------------------------------------------------------------
@@ -459,6 +520,10 @@ def test_a_prompt_forces_its_own_tokens_and_no_others():
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"heads": 4, "kv_heads": 3}, "kv_heads=3"),
         ({"window": 0}, "window=0"),
+        ({"accumulate": 0}, "accumulate=0"),
+        ({"global_every": 2}, "set window"),
+        ({"global_every": 2, "window": 4, "scan": True}, "scan=False"),
+        ({"init": "zero"}, "tied=False"),
         ({"norm": "batch"}, "norm='batch'"),
         ({"chunk": 4, "trained": 8}, "positions='rope'"),
         ({"positions": "rope", "chunk": 8, "trained": 8}, "chunk=8"),
@@ -473,7 +538,7 @@ def test_a_bad_config_is_one_clear_error(change, message):
 
 def test_bad_prompts_are_refused_before_anything_compiles():
     cfg = gpt.Config(vocab=5, length=8)
-    run = lambda *prompts, new=2: gpt.complete(cfg, None, prompts, new, jax.random.key(0))  # noqa: E731
+    run = lambda *prompts, new=2: complete(cfg, None, prompts, new, jax.random.key(0))  # noqa: E731
     with pytest.raises(ValueError, match="vocab=5"):
         run([1, 5])
     with pytest.raises(ValueError, match="vocab=5"):

@@ -12,6 +12,7 @@ from families import perturbed
 
 from genmap_jax.nn import rope
 from genmap_jax.tractable import gpt
+from genmap_jax.tractable.completion import complete
 from genmap_jax.tractable.huggingface import from_huggingface, to_huggingface
 
 WHY = "compares with transformers on PyTorch: pip install genmap_jax[parity]"
@@ -66,9 +67,7 @@ def test_logits_gradients_and_greedy_text_of_an_exported_folder(name, tmp_path):
 
     start = torch.full((1, 1), cfg.vocab)
     text = theirs.generate(start, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, 1:].numpy()
-    greedy = gpt.complete(
-        cfg, params, [[]], 20, jax.random.key(0), adjust=lambda x: jnp.where(x == x.max(), x, -jnp.inf)
-    )
+    greedy = complete(cfg, params, [[]], 20, jax.random.key(0), adjust=lambda x: jnp.where(x == x.max(), x, -jnp.inf))
     np.testing.assert_array_equal(greedy[0, 0], text)
 
 

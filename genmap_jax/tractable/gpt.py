@@ -9,14 +9,15 @@ The defaults are GPT-2: LayerNorm before each block, learned positions, tanh-app
 embedding, N(0, 0.02) initialisation with residual projections scaled by 1 / sqrt(2 layers). `LLAMA` and `QWEN2` are the
 choices of those models as changes to a configuration: dataclasses.replace(cfg, **gpt.LLAMA).
 
-Differs from the papers: the first token is predicted too, from a learned start vector (one for each class, of labelled
-data), so that p is a density over strings of length L and sums to one over all V^L of them. No dropout.
+Differs from the papers: the first token is predicted too, from a learned start vector, so that p is a density over
+strings of length L and sums to one over all V^L of them; a label, where data have one, is a vector added to every
+input; no dropout.
+
+To continue prompts: completion.py. Weights of others, and for others: huggingface.py.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
@@ -28,6 +29,7 @@ import optax
 from genmap_jax import parallel
 from genmap_jax.algorithm import Algorithm, Array, LogProb, Params, init_state, minimise
 from genmap_jax.nn import rope
+from genmap_jax.nn.attention import attend, attend_in_blocks, products
 from genmap_jax.objectives import exact_likelihood
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.samplers import decoding
@@ -69,6 +71,9 @@ class Config:
     """Of which matrix products."""
     tied: bool = True
     """The output head is the embedding."""
+    init: Literal["gpt2", "zero"] = "gpt2"
+    """zero: the output head and what is added to the residual stream begin at (almost) zero, other matrices uniform
+    with variance 1 / fan-in, embeddings N(0, 1) (nanochat)."""
     qk_norm: bool = False
     """RMS-normalise every query and key (Henry et al. 2020, arXiv:2010.04245), with a learned scale per coordinate."""
     softcap: float | None = None
@@ -76,7 +81,9 @@ class Config:
     residual_scales: bool = False
     """The input of a block is a x + b x_0 with learned a, b, x_0 the embeddings (modded-nanogpt)."""
     window: int | None = None
-    """Attention reaches back to the last `window` tokens, in each layer. None: to all."""
+    """Attention reaches back to the last `window` tokens. None: to all."""
+    global_every: int | None = None
+    """With a window: in every so many layers, and in the last, attention reaches back to all."""
 
     theta: float = 10_000.0
     """Base of the rotary frequencies."""
@@ -92,6 +99,8 @@ class Config:
     """Compile one block and loop over it, instead of all of them: much faster to compile for deep models."""
     remat: Literal["none", "dots", "full"] = "none"
     """Recompute on the way back what a block computed: dots keeps matrix products, full keeps a block's input only."""
+    accumulate: int = 1
+    """Micro-batches of an update, one after another, to save memory."""
     optim: Optim = Optim()
     ema_halflife: float | None = None
     """In examples; None evaluates the last parameters."""
@@ -106,6 +115,11 @@ class Config:
         """Key and value heads."""
         return self.kv_heads or self.heads
 
+    def of_layer(self, i: int) -> "Config":
+        """This configuration as layer i sees it: with a window or without."""
+        is_global = self.global_every and ((i + 1) % self.global_every == 0 or i == self.layers - 1)
+        return dataclasses.replace(self, window=None) if self.window and is_global else self
+
 
 LLAMA = {"norm": "rms", "positions": "rope", "mlp": "swiglu", "bias": "none", "tied": False}
 """Touvron et al. 2023, https://arxiv.org/abs/2302.13971."""
@@ -116,9 +130,15 @@ QWEN2 = LLAMA | {"bias": "qkv", "norm_eps": 1e-6, "theta": 1e6}
 # ---- the network -----------------------------------------------------------------------------------------------------
 
 
-def _dense(cfg: Config, features: int, std: float = 0.02, name: str | None = None) -> nn.Dense:
+def _dense(cfg: Config, features: int, name: str) -> nn.Dense:
     bias = cfg.bias == "all" or (cfg.bias == "qkv" and name == "qkv")
-    return nn.Dense(features, use_bias=bias, dtype=cfg.dtype, kernel_init=nn.initializers.normal(std), name=name)
+    residual = name in ("out", "down")  # its output is added to the residual stream
+    if cfg.init == "zero":
+        uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        kernel = nn.initializers.zeros if residual else uniform
+    else:
+        kernel = nn.initializers.normal(0.02 / (2 * cfg.layers) ** 0.5 if residual else 0.02)
+    return nn.Dense(features, use_bias=bias, dtype=cfg.dtype, kernel_init=kernel, name=name)
 
 
 def _norm(cfg: Config, name: str) -> nn.Module:
@@ -148,13 +168,14 @@ class Attention(nn.Module):
     def __call__(self, x: Array, cache: tuple[Array, Array] | None, at: At):  # [B, T, D]
         cfg = self.cfg
         batch, tokens, groups, d = *x.shape[:2], cfg.groups, cfg.width // cfg.heads
-        qkv = _dense(cfg, (cfg.heads + 2 * groups) * d, name="qkv")(x)
+        qkv = _dense(cfg, (cfg.heads + 2 * groups) * d, "qkv")(x)
         qkv = jnp.transpose(qkv.reshape(batch, tokens, -1, d), (0, 2, 1, 3))  # [B, H + 2 G, T, d]
         q, k, v = jnp.split(qkv, [cfg.heads, cfg.heads + groups], axis=1)
         if cfg.qk_norm:
             q = nn.RMSNorm(epsilon=cfg.norm_eps, dtype=cfg.dtype, name="q_norm")(q)
             k = nn.RMSNorm(epsilon=cfg.norm_eps, dtype=cfg.dtype, name="k_norm")(k)
         queries, k = _turned(cfg, q, k, at.positions)
+        queries = [q.reshape(batch * groups, -1, tokens, d) for q in queries]  # N = B G, and the heads of a group
         k, v = k.reshape(batch * groups, tokens, d), v.reshape(batch * groups, tokens, d)
 
         here = seen = jnp.arange(tokens)  # places in the string, of queries and of keys
@@ -170,28 +191,26 @@ class Attention(nn.Module):
             kept = jnp.clip(last - (last - jnp.arange(room)) % room, 0, tokens - 1)
             cache = k[:, kept], v[:, kept]
 
-        past = (seen[None, :] <= here[:, None]) & (seen[None, :] >= 0)  # [T, S]
-        if cfg.window is not None:
-            past &= here[:, None] - seen[None, :] < cfg.window
-        if at.segments is not None:
-            past = past[None] & (at.segments[:, :, None] == at.segments[:, None, :])
-        past = jnp.repeat(past, groups, axis=0)[:, None] if past.ndim == 3 else past[None, None]
-
-        def scores(q):
-            q = q.reshape(batch * groups, -1, tokens, d)
-            return jnp.einsum("nhtd,nsd->nhts", q, k, preferred_element_type=jnp.float32) * d**-0.5
-
-        if cfg.chunk is None:
-            products = scores(queries[0])
+        segments = None if at.segments is None else jnp.repeat(at.segments, groups, axis=0)  # [N, T]
+        if cfg.window is not None and cfg.chunk is None and tokens >= 2 * cfg.window:
+            y = attend_in_blocks(queries[0], k, v, cfg.window, segments)
         else:
-            apart = rope.chunks_apart(at.positions[..., :, None], there[..., None, :], cfg.chunk)
-            apart = jnp.repeat(apart, groups, axis=0)[:, None] if apart.ndim == 3 else apart[None, None]
-            own, before, earlier = (scores(q) for q in queries)
-            products = jnp.where(apart == 0, own, jnp.where(apart == 1, before, earlier))
-        weights = jax.nn.softmax(jnp.where(past, products, -jnp.inf), axis=-1)
-        y = jnp.einsum("nhts,nsd->nhtd", weights.astype(v.dtype), v)
+            past = (seen[None, :] <= here[:, None]) & (seen[None, :] >= 0)  # [T, S]
+            if cfg.window is not None:
+                past &= here[:, None] - seen[None, :] < cfg.window
+            past = past[None]
+            if segments is not None:
+                past &= segments[:, :, None] == segments[:, None, :]
+            if cfg.chunk is None:
+                scores = products(queries[0], k)
+            else:
+                apart = rope.chunks_apart(at.positions[..., :, None], there[..., None, :], cfg.chunk)
+                apart = jnp.repeat(apart, groups, axis=0)[:, None] if apart.ndim == 3 else apart[None, None]
+                own, before, earlier = (products(q, k) for q in queries)
+                scores = jnp.where(apart == 0, own, jnp.where(apart == 1, before, earlier))
+            y = attend(scores, v, past)
         y = jnp.transpose(y.reshape(batch, cfg.heads, tokens, d), (0, 2, 1, 3)).reshape(x.shape)
-        return _dense(cfg, cfg.width, 0.02 / (2 * cfg.layers) ** 0.5, name="out")(y), cache
+        return _dense(cfg, cfg.width, "out")(y), cache
 
 
 def _turned(cfg: Config, q: Array, k: Array, positions: Array) -> tuple[list[Array], Array]:
@@ -218,12 +237,12 @@ class Block(nn.Module):
         y, cache = Attention(cfg, name="attention")(_norm(cfg, "attention_norm")(x), cache, at)
         x = x + y
         y = _norm(cfg, "mlp_norm")(x)
-        up = _dense(cfg, hidden, name="up")(y)
+        up = _dense(cfg, hidden, "up")(y)
         if cfg.mlp == "swiglu":
-            up = nn.silu(_dense(cfg, hidden, name="gate")(y)) * up
+            up = nn.silu(_dense(cfg, hidden, "gate")(y)) * up
         else:
             up = nn.gelu(up, approximate=True) if cfg.mlp == "gelu" else nn.relu(up) ** 2
-        return x + _dense(cfg, cfg.width, 0.02 / (2 * cfg.layers) ** 0.5, name="down")(up), cache
+        return x + _dense(cfg, cfg.width, "down")(up), cache
 
 
 class GPT(nn.Module):
@@ -232,15 +251,18 @@ class GPT(nn.Module):
     cfg: Config
 
     def setup(self):
-        cfg, init = self.cfg, nn.initializers.normal(0.02)
-        self.start = self.param("start", init, (cfg.width,) if cfg.classes is None else (cfg.classes, cfg.width))
+        cfg, normal = self.cfg, nn.initializers.normal
+        init = normal(1.0 if cfg.init == "zero" else 0.02)
+        self.start = self.param("start", init, (cfg.width,))
         self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width))
+        if cfg.classes is not None:
+            self.label = self.param("label", init, (cfg.classes, cfg.width))
         if cfg.positions == "learned":
-            self.positions = self.param("positions", init, (cfg.length, cfg.width))
-        self.blocks = [Block(cfg, name=f"block_{i}") for i in range(cfg.layers)]
+            self.positions = self.param("positions", normal(0.02), (cfg.length, cfg.width))
+        self.blocks = [Block(cfg.of_layer(i), name=f"block_{i}") for i in range(cfg.layers)]
         self.final_norm = _norm(cfg, "final_norm")
         if not cfg.tied:
-            self.head = self.param("head", init, (cfg.vocab, cfg.width))
+            self.head = self.param("head", normal(0.001 if cfg.init == "zero" else 0.02), (cfg.vocab, cfg.width))
         if cfg.residual_scales:
             self.residual = self.param("residual", nn.initializers.ones, (cfg.layers,))
             self.skip = self.param("skip", nn.initializers.zeros, (cfg.layers,))
@@ -261,20 +283,20 @@ class GPT(nn.Module):
         """
         x = self.embedding[jnp.roll(tokens, 1, axis=1)]
         first = (jnp.arange(tokens.shape[1]) == 0)[None] if segments is None else _first(segments)
-        return jnp.where(first[..., None], self.begin(tokens.shape[0], label)[:, None], x)
+        return jnp.where(first[..., None], self.start[None, None], x) + self.condition(label)
 
-    def begin(self, n: int, label: Array | None) -> Array:
-        """The start vectors of n strings. [n, D]"""
+    def condition(self, label: Array | None) -> Array:
+        """What every input of a string gets by its label [B]. [B, 1, D], or [1, 1, 1] of zeros without labels."""
         if label is not None and self.cfg.classes is None:
             raise ValueError("this GPT is unconditional: give no labels, or set classes")
         if label is None and self.cfg.classes is not None:
             raise ValueError(f"this GPT is conditional, classes={self.cfg.classes}: give a label for each string")
-        return jnp.broadcast_to(self.start, (n, self.cfg.width)) if self.cfg.classes is None else self.start[label]
+        return jnp.zeros((1, 1, 1)) if label is None else self.label[label][:, None]
 
     def step(self, cache: Cache, token: Array, t: Array, label: Array | None = None) -> tuple[Array, Cache]:
         """Token [B] at position t - 1 -> logits [B, V] at position t; the contract of `samplers.decoding`."""
-        x = jnp.where(t == 0, self.begin(token.shape[0], label), self.embedding[token])
-        logits, cache = self.trunk(x[:, None, :], At(jnp.asarray(t)[None]), cache)
+        x = jnp.where(t == 0, self.start[None], self.embedding[token])[:, None] + self.condition(label)
+        logits, cache = self.trunk(x, At(jnp.asarray(t)[None]), cache)
         return logits[:, 0], cache
 
     def prefill(self, cache: Cache, prompt: Array, count: Array, label: Array | None = None) -> Cache:
@@ -305,21 +327,22 @@ def _through_blocks(cfg: Config, params: Params, x: Array, cache: Cache | None, 
     embedded = x
     policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
 
-    def layer(x, block, scales, cache=None):
-        if scales is not None:
-            x = (scales[0] * x + scales[1] * embedded).astype(x.dtype)
-        return Block(cfg, parent=None).apply({"params": block}, x, cache, at)
+    def layer(i):
+        def run(x, block, scales, cache=None):
+            if scales is not None:
+                x = (scales[0] * x + scales[1] * embedded).astype(x.dtype)
+            return Block(cfg.of_layer(i), parent=None).apply({"params": block}, x, cache, at)
 
-    if cfg.remat != "none" and cache is None:
-        layer = jax.checkpoint(layer, policy=policies[cfg.remat])
+        return jax.checkpoint(run, policy=policies[cfg.remat]) if cfg.remat != "none" and cache is None else run
+
     blocks = [params[f"block_{i}"] for i in range(cfg.layers)]
     scales = jnp.stack([params["residual"], params["skip"]], axis=1) if cfg.residual_scales else None
     if cfg.scan and cache is None:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
-        return jax.lax.scan(lambda x, each: layer(x, *each), x, (stacked, scales))[0], None
+        return jax.lax.scan(lambda x, each: layer(0)(x, *each), x, (stacked, scales))[0], None
     new = []
     for i, block in enumerate(blocks):
-        x, kept = layer(x, block, None if scales is None else scales[i], None if cache is None else cache[i])
+        x, kept = layer(i)(x, block, None if scales is None else scales[i], None if cache is None else cache[i])
         new.append(kept)
     return x, None if cache is None else new
 
@@ -364,18 +387,9 @@ def log_prob(
 
 def empty_cache(cfg: Config, n: int, length: int | None = None) -> Cache:
     """Room for the keys and values of n strings of `length` tokens (None: cfg.length), or of the window."""
-    room = min(length or cfg.length, cfg.window or cfg.length)
-    shape = (n * cfg.groups, room, cfg.width // cfg.heads)
-    return [(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype)) for _ in range(cfg.layers)]
-
-
-def repeat_cache(cache: Cache, n: int, times: int) -> Cache:
-    """The cache of n strings for `times` continuations of each, side by side."""
-
-    def repeat(x):
-        return jnp.repeat(x.reshape(n, -1, *x.shape[1:]), times, axis=0).reshape(-1, *x.shape[1:])
-
-    return jax.tree.map(repeat, cache)
+    rooms = [min(length or cfg.length, cfg.of_layer(i).window or cfg.length) for i in range(cfg.layers)]
+    zeros = lambda room: jnp.zeros((n * cfg.groups, room, cfg.width // cfg.heads), cfg.dtype)  # noqa: E731
+    return [(zeros(room), zeros(room)) for room in rooms]
 
 
 def decoding_step(cfg: Config, params: Params, label: Array | None = None) -> decoding.Step:
@@ -393,62 +407,6 @@ def prefill(
     return GPT(cfg).apply({"params": params}, cache, prompt, jnp.asarray(count), label, method="prefill")
 
 
-def complete(
-    cfg: Config,
-    params: Params,
-    prompts: Sequence[Sequence[int]],
-    new: int,
-    key: Array,
-    *,
-    samples: int = 1,
-    adjust: Callable[[Array], Array] = decoding.unchanged,
-    label: Array | None = None,
-) -> np.ndarray:
-    """Continue prompts of any lengths by `new` tokens: int32 [prompts, samples, new].
-
-    The tokens that all prompts have are prefilled once for all samples of a prompt; the longer prompts' others are
-    forced in the loop. One compilation serves all prompts up to the next power of two.
-    adjust: as in `decode`; give the same function object again, or it compiles again.
-    Raises ValueError for tokens outside the vocabulary, and for prompts that leave no room in cfg.length.
-    """
-    sizes = [len(prompt) for prompt in prompts]
-    if not sizes or new < 1 or samples < 1:
-        raise ValueError(f"{len(sizes)} prompts, new={new}, samples={samples}: give at least one of each")
-    if max(sizes) + new > cfg.length:
-        raise ValueError(
-            f"a prompt of {max(sizes)} tokens and new={new} exceed length={cfg.length}: shorten them, or raise length "
-            "with rotary positions and their scaling or chunk"
-        )
-    bucket = lambda n: min(cfg.length, max(16, 1 << (n - 1).bit_length()))  # noqa: E731
-    padded = np.full((len(sizes), bucket(max(sizes))), -1, np.int32)
-    for row, prompt in zip(padded, prompts, strict=True):
-        row[: len(prompt)] = prompt
-        check_tokens(cfg, row[: len(prompt)])
-    keys = jax.random.split(key, len(sizes) * samples)
-    total = bucket(max(sizes) + new)
-    text = _complete(cfg, adjust, samples, total, params, padded, min(sizes), max(sizes) + new, keys, label)
-    text = np.asarray(text).reshape(len(sizes), samples, total)
-    return np.stack([rows[:, size : size + new] for rows, size in zip(text, sizes, strict=True)])
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _complete(cfg, adjust, samples, total, params, prompts, shared, last, keys, label):
-    cache = empty_cache(cfg, len(prompts), total)
-    label_each = None if label is None else jnp.repeat(label, samples)
-    filled = prefill(cfg, params, cache, jnp.maximum(prompts, 0), jnp.maximum(shared, 1), label)
-    # An empty prompt has nothing to prefill: the slots written for it are overwritten before they are seen.
-    return decoding.decode(
-        decoding_step(cfg, params, label_each),
-        repeat_cache(filled, len(prompts), samples),
-        total,
-        keys=keys,
-        adjust=adjust,
-        prompt=jnp.repeat(prompts, samples, axis=0),
-        first=shared,
-        last=last,
-    )
-
-
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
 
 
@@ -463,7 +421,8 @@ def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     if cfg.shape is not None and cfg.length != math.prod(cfg.shape):
         raise ValueError(f"length={cfg.length}: images of shape={cfg.shape} have {math.prod(cfg.shape)} tokens")
-    for name in ("vocab", "length", "layers", "heads", "kv_heads", "width", "hidden", "window", "chunk", "classes"):
+    counts = ("vocab", "length", "layers", "heads", "kv_heads", "width", "hidden", "window", "global_every", "chunk")
+    for name in (*counts, "classes", "accumulate"):
         value = getattr(cfg, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
@@ -478,12 +437,19 @@ def check(cfg: Config) -> None:
         "mlp": ("gelu", "swiglu", "relu2"),
         "bias": ("all", "qkv", "none"),
         "remat": ("none", "dots", "full"),
+        "init": ("gpt2", "zero"),
     }
     for name, allowed in choices.items():
         if getattr(cfg, name) not in allowed:
             raise ValueError(f"{name}={getattr(cfg, name)!r}: choose {' or '.join(map(repr, allowed))}")
     if cfg.positions == "rope" and (cfg.width // cfg.heads) % 2:
         raise ValueError(f"heads={cfg.heads} of an odd size {cfg.width // cfg.heads} cannot be rotated: change width")
+    if cfg.init == "zero" and cfg.tied:
+        raise ValueError("init='zero' starts the output head at zero, which is no embedding: set tied=False")
+    if cfg.global_every is not None and cfg.window is None:
+        raise ValueError(f"global_every={cfg.global_every} lifts the window of some layers: set window too")
+    if cfg.global_every is not None and cfg.scan:
+        raise ValueError("scan compiles one block for all layers: with global_every, which differ, set scan=False")
     stretched = cfg.scaling.kind != "none" or cfg.chunk is not None
     if cfg.positions == "learned" and stretched:
         raise ValueError("scaling and chunk stretch rotary positions: they need positions='rope'")
@@ -512,7 +478,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     nats = lambda params, keys, batch: log_prob(cfg, params, *observed(batch))  # noqa: E731
     loss = exact_likelihood.negative_log_likelihood(nats, cfg.length)
-    step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
+    step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name, accumulate=cfg.accumulate)
 
     def sample(state, key, n, cond=None):
         if cfg.classes is not None and cond is None:
