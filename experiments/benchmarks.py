@@ -8,10 +8,15 @@ runner: the same step inside `genmap_jax.train` (new batches, metrics, progress,
     two are measured in turn and the medians are compared: timings of a shared machine wander.
 first step: wall seconds from starting Python to the end of the first step, compilation cache empty and filled.
 samples: examples per second of the compiled sampler.
+
+    bash launch/local.sh experiments/benchmarks.py --peers           (families beside their peers; extra `parity`)
+
+beside peers: the same work by us and by another implementation, both with all cores, in turn; medians and ratios.
 """
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -104,11 +109,39 @@ def sampling_rate(cfg, family) -> float:
     return cfg.samples / statistics.median(times)
 
 
+def beside_peers(name: str) -> None:
+    """Print, for every comparison of experiments/peers/NAME.py, the median rate of each competitor and our ratio."""
+    spec = importlib.util.spec_from_file_location(f"peer_{name}", FOLDER / "peers" / f"{name}.py")
+    peer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peer)
+    for title, (units, competitors) in peer.comparisons().items():
+        runs_of = {who: set_up() for who, set_up in competitors.items()}
+        for run in runs_of.values():  # compilation and first touches
+            run()
+        rates: dict[str, list[float]] = {who: [] for who in runs_of}
+        for _ in range(2 * ROUNDS + 1):
+            for who, run in runs_of.items():
+                began = time.perf_counter()
+                run()
+                rates[who].append(units / (time.perf_counter() - began))
+        print(f"\n{title}")
+        for who, each in rates.items():
+            ratio = statistics.median(a / b for a, b in zip(rates["ours"], each, strict=True))
+            spread = f"({min(each):.1f} to {max(each):.1f})"
+            print(f"  {who:18s} {statistics.median(each):10.1f}  {spread:20s} ours: {ratio:.2f} x", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help="experiments to measure; default: all on digits")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    parser.add_argument("--peers", action="store_true", help="measure the families beside their peers instead")
     args = parser.parse_args()
+    if args.peers:
+        print(f"{os.cpu_count()} cores, jax {jax.__version__}")
+        for path in sorted((FOLDER / "peers").glob("*.py")):
+            beside_peers(path.stem)
+        return
     rows = []
     for name in args.names:
         cfg, family, _ = runs.read_experiment(FOLDER / f"{name}.py")

@@ -1,20 +1,19 @@
 """A GPT with rotary positions read at four times the length it was trained at.
 
-    python experiments/gpt_pydoc.py --model.positions rope --model.length 256 --workdir runs/rope
-    python experiments/long_context.py runs/rope
+    for s in 0 1 2; do python experiments/gpt_pydoc.py --model.positions rope --model.length 256 --seed $s \\
+        --workdir runs/rope$s; done
+    python experiments/long_context.py runs/rope0 runs/rope1 runs/rope2
 
-Prints bits per byte of test text in windows of 4 L bytes, L the length of the training, for every way to read them:
+Prints bits per byte of test text in windows of 4 L tokens (--times 4), L the length of the training, for every way to
+read them:
 
     cut         in windows of L, each read without what comes before it
-    overlapping in windows of L that begin every L / 2: each byte sees at least L / 2 before it
+    overlapping in windows of L that begin every L / 2: each token sees at least L / 2 before it
     plain       at once, at positions never trained
     linear, ntk, yarn     rotary frequencies scaled by 4 (genmap_jax/nn/rope.py)
     dual chunk            chunks of 3 L / 4, so that no distance is larger than the trained ones
 
-Expect, over all positions (39 windows; standard errors 0.08, common to the ways), seed 0, jax 0.10.2: overlapping
-1.923, dual chunk 1.935, cut 1.958, yarn 2.501, ntk 2.622, plain 3.372, linear 5.543. A model this small, not tuned
-further at the new length, gains nothing from scaled frequencies; dual chunks beat cutting; overlapping windows, at
-twice the work, beat both.
+EXPECT
 """
 
 import argparse
@@ -25,56 +24,60 @@ import jax
 import numpy as np
 
 from genmap_jax import data, runs
-from genmap_jax.evaluate.likelihood import summary
+from genmap_jax.ablation import plus_minus
+from genmap_jax.evaluate.likelihood import bits_per_dim
 from genmap_jax.nn.rope import Scaling
 from genmap_jax.tractable import gpt
 
-TIMES = 4
 
-
-def ways(cfg: gpt.Config) -> dict[str, gpt.Config]:
-    """Name -> the model at TIMES its length. The parameters are the same."""
+def ways(cfg: gpt.Config, times: int) -> dict[str, gpt.Config]:
+    """Name -> the model at `times` its length. The parameters are the same."""
     length = cfg.length
-    change = lambda **changes: dataclasses.replace(cfg, length=TIMES * length, **changes)  # noqa: E731
-    scaled = {kind: change(scaling=Scaling(kind, float(TIMES), length)) for kind in ("linear", "ntk", "yarn")}
+    change = lambda **changes: dataclasses.replace(cfg, length=times * length, **changes)  # noqa: E731
+    scaled = {kind: change(scaling=Scaling(kind, float(times), length)) for kind in ("linear", "ntk", "yarn")}
     return {"plain": change(), **scaled, "dual chunk": change(chunk=3 * length // 4, trained=length)}
 
 
 def table(cfg: gpt.Config, params, tokens: np.ndarray, batch: int = 8) -> dict[str, np.ndarray]:
-    """Way -> nats of every token [N, TIMES L] under it; tokens int32 [N, TIMES L]."""
+    """Way -> nats of every token [N, T] under it; tokens int32 [N, T], T a multiple of the trained length."""
 
     def nats(cfg: gpt.Config, tokens: np.ndarray) -> np.ndarray:
         each = jax.jit(lambda t: gpt.token_log_prob(cfg, params, t))
         return np.concatenate([np.asarray(each(tokens[i : i + batch])) for i in range(0, len(tokens), batch)])
 
-    length, n = cfg.length, len(tokens)
+    length, n, times = cfg.length, len(tokens), tokens.shape[1] // cfg.length
     half = length // 2
     results = {"cut": nats(cfg, tokens.reshape(-1, length)).reshape(n, -1)}
     shifted = nats(cfg, tokens[:, half:-half].reshape(-1, length)).reshape(n, -1, length)[:, :, half:]
-    overlapping = results["cut"].reshape(n, TIMES, 2, half).copy()
+    overlapping = results["cut"].reshape(n, times, 2, half).copy()
     overlapping[:, 1:, 0] = shifted  # the first halves, but of the first window, with the half before them
     results["overlapping"] = overlapping.reshape(n, -1)
-    return results | {name: nats(stretched, tokens) for name, stretched in ways(cfg).items()}
+    return results | {name: nats(stretched, tokens) for name, stretched in ways(cfg, times).items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="of one experiment; seeds, for instance")
+    parser.add_argument("--times", type=int, default=4, help="of the trained length (default: 4)")
     args = parser.parse_args()
-    run = runs.open_run(args.run, Path(__file__).parent)
-    cfg = run.config.model
-    if getattr(cfg, "positions", None) != "rope":
-        parser.error(f"{args.run} is not a GPT with rotary positions: train one with --model.positions rope")
-    test = data.load(run.config.data, "test", length=TIMES * cfg.length)
-    tokens = test.take(np.arange(test.size))["tokens"]
-    print(f"{len(tokens)} windows of {tokens.shape[1]} bytes; trained at {cfg.length}. Bits per byte ± standard error")
-    print(f"{'':12s} {'all positions':>18s} {'beyond the trained':>20s}")
-    for name, nats in table(cfg, run.state.averaged, tokens).items():
-        cells = []
-        for part in (nats, nats[:, cfg.length :]):
-            measured = summary(part.sum(1, dtype=np.float64), "exact", part.shape[1])
-            cells.append(f"{measured.bits_per_dim:.4f} ± {measured.bits_per_dim_stderr:.4f}")
-        print(f"{name:12s} {cells[0]:>18s} {cells[1]:>20s}", flush=True)
+    found: dict[str, list[list[float]]] = {}  # way -> for every run, bits per byte of all and of later positions
+    for folder in args.runs:
+        run = runs.open_run(folder, Path(__file__).parent)
+        cfg, dims = run.config.model, run.sources["test"].bytes_per_token
+        if getattr(cfg, "positions", None) != "rope":
+            parser.error(f"{folder} is not a GPT with rotary positions: train one with --model.positions rope")
+        text = dataclasses.asdict(run.config.text)
+        test = data.load(run.config.data, "test", length=args.times * cfg.length, **text)
+        tokens = test.take(np.arange(test.size))["tokens"]
+        print(f"{folder}: {len(tokens)} windows of {tokens.shape[1]} tokens; trained at {cfg.length}", flush=True)
+        for way, nats in table(cfg, run.state.averaged, tokens).items():
+            parts = [bits_per_dim(part.mean(dtype=np.float64), dims) for part in (nats, nats[:, cfg.length :])]
+            found.setdefault(way, []).append(parts)
+    print(f"\nBits per byte{'':12s} {'all positions':>20s} {'beyond the trained':>20s}   all positions, each run")
+    for way, each in found.items():
+        whole, beyond = np.array(each).T
+        seeds = " ".join(f"{value:.4f}" for value in whole)
+        print(f"{way:25s} {plus_minus(whole):>20s} {plus_minus(beyond):>20s}   {seeds}")
 
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         line = f"{name:16s}"
         for key in shown:
             values, reference = np.array(result[key], float), np.array(baseline[key], float)
-            change = "" if name == "baseline" else _plus_minus(values - reference, sign=True)
-            line += f"  {_plus_minus(values):>34s}  {change:>20s}"
+            change = "" if name == "baseline" else plus_minus(values - reference, sign=True)
+            line += f"  {plus_minus(values):>34s}  {change:>20s}"
         lines.append(line)
     lines.append("every seed:")
     for name, result in results.items():
@@ -127,7 +127,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _plus_minus(values: np.ndarray, sign: bool = False) -> str:
+def plus_minus(values: np.ndarray, sign: bool = False) -> str:
+    """Mean ± standard error of values of several seeds, as text."""
     mean = f"{values.mean():{'+' if sign else ''}.4f}"
     if len(values) < 2:
         return mean

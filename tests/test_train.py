@@ -265,3 +265,25 @@ def test_weight_decay_leaves_vectors_alone():
     after = optax.apply_updates(params, updates)
     np.testing.assert_allclose(after["kernel"], 0.95, rtol=1e-6)
     np.testing.assert_array_equal(after["bias"], 1.0)
+
+
+def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adam():
+    """A kernel's first update is muon_lr times a matrix of singular values about 1; an embedding's is Adam's own."""
+    from genmap_jax.optim import optimizer
+
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    params = {
+        "dense": {"kernel": draw(12, 12), "bias": draw(12)},
+        "embedding": draw(7, 12),
+        "conv": {"kernel": draw(3, 2, 2)},
+    }
+    grads = jax.tree.map(lambda p: draw(*p.shape), params)
+    updates = {}
+    for name in ("adam", "muon"):
+        tx = optimizer(Optim(name=name, lr=0.1, muon_lr=0.02, clip=0.0), 1)
+        updates[name], _ = tx.update(grads, tx.init(params), params)
+    sizes = np.linalg.svd(-updates["muon"]["dense"].pop("kernel") / 0.02, compute_uv=False)
+    assert 0.6 < sizes.min() and sizes.max() < 1.3
+    updates["adam"]["dense"].pop("kernel")
+    jax.tree.map(np.testing.assert_array_equal, updates["muon"], updates["adam"])
