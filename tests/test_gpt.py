@@ -558,6 +558,15 @@ def test_labels_that_are_missing_or_too_many_are_named():
         gpt.log_prob(conditional, perturbed(conditional), tokens)
 
 
+@pytest.mark.parametrize(
+    ("law", "value"),
+    [("temperature", 0.0), ("top_k", 0), ("top_k", 6), ("top_p", 0.0), ("top_p", 1.5), ("min_p", 2.0), ("min_p", 0.0)],
+)
+def test_laws_that_leave_no_token_are_refused(law, value):
+    with pytest.raises(ValueError, match=f"{law}={value}"):
+        getattr(decoding, law)(jnp.zeros(5), value)
+
+
 def test_decode_wants_exactly_one_source_of_noise():
     with pytest.raises(ValueError, match="exactly one"):
         decoding.decode(lambda *_: None, None, 4)

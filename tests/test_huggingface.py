@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import pickle
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import perturbed
+from test_text import TEXT, bpe  # noqa: F401
 
+from genmap_jax.data import text as texts
 from genmap_jax.nn import rope
+from genmap_jax.samplers import decoding
 from genmap_jax.tractable import gpt
 from genmap_jax.tractable.completion import complete
 from genmap_jax.tractable.huggingface import from_huggingface, to_huggingface
@@ -69,6 +73,42 @@ def test_logits_gradients_and_greedy_text_of_an_exported_folder(name, tmp_path):
     text = theirs.generate(start, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, 1:].numpy()
     greedy = complete(cfg, params, [[]], 20, jax.random.key(0), adjust=lambda x: jnp.where(x == x.max(), x, -jnp.inf))
     np.testing.assert_array_equal(greedy[0, 0], text)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters", "bpe"])
+def test_an_exported_folder_reads_and_writes_text(kind, tmp_path, request):
+    """transformers' tokenizer of the folder gives our tokens after the start, and spells what the model says alike."""
+    transformers = pytest.importorskip("transformers", reason=WHY)
+    pytest.importorskip("torch", reason=WHY)
+    tokenizer = {"bytes": texts.utf8, "characters": lambda: texts.characters(TEXT)}.get(
+        kind, lambda: texts.huggingface(request.getfixturevalue("bpe"))
+    )()
+    vocab = tokenizer.vocab + 3 * (kind == "bpe")  # a model may have room for more tokens
+    cfg = gpt.Config(vocab=vocab, length=128, layers=1, heads=2, width=16, **gpt.QWEN2)
+    if kind == "characters":
+        with pytest.raises(ValueError, match="byte-level"):
+            to_huggingface(tmp_path, cfg, None, tokenizer)
+        cfg = dataclasses.replace(cfg, **gpt.LLAMA)
+    params = perturbed(cfg, 0.2)
+    to_huggingface(tmp_path, cfg, params, tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokens = tokenizer.encode([TEXT])[0]
+    assert theirs(TEXT).input_ids == [vocab, *tokens.tolist()]
+    assert theirs.decode(theirs(TEXT).input_ids, skip_special_tokens=True) == TEXT
+    prompt = TEXT[:10]
+    out = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).generate(
+        **theirs(prompt, return_tensors="pt", return_token_type_ids=False), max_new_tokens=12, pad_token_id=0
+    )
+    new = complete(cfg, params, tokenizer.encode([prompt]), 12, jax.random.key(0), adjust=partial(decoding.top_k, k=1))
+    assert out[0].tolist() == [vocab, *tokenizer.encode([prompt])[0].tolist(), *new[0, 0].tolist()]
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    pytest.importorskip("tokenizers", reason=WHY)
+    cfg, params = model("gpt2")
+    with pytest.raises(ValueError, match="tokenizer has 256 tokens, the model 23"):
+        to_huggingface(tmp_path, cfg, params, texts.utf8())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen2"])

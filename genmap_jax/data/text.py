@@ -35,6 +35,8 @@ class Tokenizer:
     """bytes, characters or tokens."""
     unique: bool = True
     """No two strings of tokens spell the same text."""
+    file: str | None = None
+    """Of Hugging Face: what its tokenizer.json holds."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -76,12 +78,9 @@ def huggingface(path: Path) -> Tokenizer:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; give bytes, characters or a tokenizer.json")
+    tokenizers, file = _package(), path.read_text()
     try:
-        import tokenizers
-    except ImportError as error:
-        raise ImportError(f'{path} needs the package tokenizers: pip install "genmap_jax[text]"') from error
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
+        tokenizer = tokenizers.Tokenizer.from_str(file)
     except Exception as error:  # what its Rust code raises has no narrower type
         raise ValueError(f"{path} is not a tokenizer.json: {error}") from error
     tokenizer.no_padding()
@@ -97,7 +96,52 @@ def huggingface(path: Path) -> Tokenizer:
     ends = [tokenizer.token_to_id(end) for end in ENDS if tokenizer.token_to_id(end) is not None]
     between = tuple(ends[:1]) or tuple(encode(["\n"])[0].tolist())
     name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    return Tokenizer(name, vocab, encode, decode, between, "tokens", unique=False)
+    return Tokenizer(name, vocab, encode, decode, between, "tokens", unique=False, file=file)
+
+
+def as_huggingface(tokenizer: Tokenizer, start: int, name: str = "<|start|>") -> str:
+    """The tokenizer.json of a tokenizer, with one more token, number `start`, that begins every text.
+
+    Raises ValueError if the tokenizer has that number already; ImportError without the package `tokenizers`.
+    """
+    tokenizers = _package()
+    if tokenizer.file is not None:
+        made = tokenizers.Tokenizer.from_str(tokenizer.file)
+    elif tokenizer.unit == "bytes":
+        symbols = _symbols_of_bytes()
+        made = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(symbols)}, []))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = tokenizers.decoders.ByteLevel()
+    else:
+        alphabet = tokenizer.decode(np.arange(tokenizer.vocab))
+        made = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+        made.decoder = tokenizers.decoders.Fuse()
+    if tokenizer.vocab > start:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab} tokens, the model {start}: they do not belong together")
+    made.add_tokens([f"<|unused{i}|>" for i in range(tokenizer.vocab, start)])
+    made.add_special_tokens([name])
+    if made.token_to_id(name) != start:
+        raise ValueError(f"the tokenizer's tokens are not numbered 0 to {tokenizer.vocab - 1} without gaps")
+    made.post_processor = tokenizers.processors.TemplateProcessing(f"{name} $A", special_tokens=[(name, start)])
+    return made.to_str(pretty=True)
+
+
+def _package():
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ImportError('this needs the package tokenizers: pip install "genmap_jax[text]"') from error
+    return tokenizers
+
+
+def _symbols_of_bytes() -> list[str]:
+    """The printable characters by which byte-level tokenizers write the bytes 0 to 255 (Radford et al. 2019).
+
+    A byte that is a visible Latin-1 character stands for itself, the others for the characters from number 256 on.
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -86,11 +86,13 @@ def gumbel(keys: Array, t: Array | int, vocab: int) -> Array:
 
 def temperature(logits: Array, tau: float) -> Array:
     """p^(1/tau), normalised: sharper below 1, flatter above. tau > 0; the limit 0 is `top_k(logits, 1)`."""
+    _check("temperature", tau, math.inf)
     return logits / tau
 
 
 def top_k(logits: Array, k: int) -> Array:
     """The k most likely tokens, the smaller token first where logits tie. Fan et al. 2018 (arXiv:1805.04833)."""
+    _check("top_k", k, logits.shape[-1])
     order = jnp.argsort(-logits, axis=-1)
     rank = jnp.argsort(order, axis=-1)
     return jnp.where(rank < k, logits, -jnp.inf)
@@ -98,6 +100,7 @@ def top_k(logits: Array, k: int) -> Array:
 
 def top_p(logits: Array, p: float) -> Array:
     """The fewest most likely tokens with together at least probability p. Holtzman et al. 2020 (arXiv:1904.09751)."""
+    _check("top_p", p, 1)
     order = jnp.argsort(-logits, axis=-1)
     probs = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
     before = jnp.cumsum(probs, axis=-1) - probs  # mass of the more likely tokens: 0 for the first, which always stays
@@ -107,4 +110,11 @@ def top_p(logits: Array, p: float) -> Array:
 
 def min_p(logits: Array, p: float) -> Array:
     """The tokens at least p times as likely as the most likely one. Nguyen et al. 2024 (arXiv:2407.01082). p <= 1."""
+    _check("min_p", p, 1)
     return jnp.where(logits >= logits.max(-1, keepdims=True) + math.log(p), logits, -jnp.inf)
+
+
+def _check(name: str, value, most: float) -> None:
+    """Raise ValueError for a number that leaves no token, or means nothing. Traced values are taken as they are."""
+    if isinstance(value, int | float) and not 0 < value <= most:
+        raise ValueError(f"{name}={value}: give more than 0 and at most {most}")

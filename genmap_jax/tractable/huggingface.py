@@ -24,9 +24,11 @@ from flax.traverse_util import unflatten_dict
 
 from genmap_jax import train, weights
 from genmap_jax.algorithm import Params
+from genmap_jax.data import text
 from genmap_jax.nn import rope
 from genmap_jax.tractable import gpt
 
+START = "<|start|>"
 FORMATS = {"all": "gpt2", "qkv": "qwen2", "none": "llama"}
 """`Config.bias` -> model_type."""
 GPT2 = {"norm": "layer", "positions": "learned", "mlp": "gelu", "tied": True}
@@ -66,9 +68,12 @@ def from_huggingface(folder: str | os.PathLike, first: int | None = None) -> tup
     return cfg, jax.tree.map(lambda x: np.asarray(x, np.float32), params)
 
 
-def to_huggingface(folder: str | os.PathLike, cfg: gpt.Config, params: Params) -> Path:
+def to_huggingface(
+    folder: str | os.PathLike, cfg: gpt.Config, params: Params, tokenizer: text.Tokenizer | None = None
+) -> Path:
     """Write config.json, generation_config.json and model.safetensors, in float32. Returns the folder.
 
+    tokenizer: of the text the model was trained on; writes tokenizer.json and tokenizer_config.json too.
     Raises ValueError naming the first option of the configuration that the format does not have.
     """
     import safetensors.numpy
@@ -84,6 +89,10 @@ def to_huggingface(folder: str | os.PathLike, cfg: gpt.Config, params: Params) -
         raise ValueError(
             "scaling.kind='ntk' does not exist in the format: write its theta * factor^(d / (d - 2)) instead"
         )
+    if tokenizer is not None:
+        if kind == "qwen2" and tokenizer.unit == "characters":
+            raise ValueError("transformers reads every qwen2 folder with a byte-level tokenizer: train it on bytes")
+        tokenizer_json = text.as_huggingface(tokenizer, cfg.vocab, START)
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
     table = {"embedding": np.concatenate([params["embedding"], params["start"][None]])}
     if not cfg.tied:
@@ -101,6 +110,13 @@ def to_huggingface(folder: str | os.PathLike, cfg: gpt.Config, params: Params) -
     }
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
+    if tokenizer is not None:
+        (folder / "tokenizer.json").write_text(tokenizer_json)
+        train.write_json(
+            folder / "tokenizer_config.json",
+            {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": START, "model_max_length": cfg.length}
+            | {"clean_up_tokenization_spaces": False},
+        )
     train.write_json(folder / "config.json", about)
     train.write_json(
         folder / "generation_config.json",
