@@ -1,5 +1,6 @@
 """Text as tokens: nothing is lost, bits per byte mean the same with every tokenizer, documents are kept apart."""
 
+import dataclasses
 import json
 import math
 
@@ -9,8 +10,11 @@ import pyarrow.parquet
 import pytest
 from test_data import write_tfds
 
-from genmap_jax import data
+from genmap_jax import data, train
+from genmap_jax.config import Experiment, Text
 from genmap_jax.data import text as texts
+from genmap_jax.optim import Optim
+from genmap_jax.tractable import gpt
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer é ✓ 日本\n"
 DOCUMENTS = [TEXT, "", "</s> is four characters\n", "x" * 50]
@@ -125,6 +129,20 @@ def test_tokens_are_made_once_and_by_the_file_at_hand(root, bpe, tmp_path, capsy
     (tmp_path / "tokenizer.json").write_text(json.dumps(other))
     _, tokens, _ = whole(root, "test", str(tmp_path / "tokenizer.json"))
     assert "once" in capsys.readouterr().err and len(tokens) > len(whole(root, "test", str(bpe))[1])
+
+
+def test_a_gpt_is_trained_on_packed_characters(root, tmp_path):
+    """Through the runner: bits per byte of a model of uniform characters, and samples as text."""
+    vocab = whole(root, "test", "characters")[0].levels
+    model = gpt.Config(vocab=vocab, length=16, layers=1, heads=1, width=8, optim=Optim(lr=1e-9))
+    cfg = Experiment("plays", "plays", model, steps=2, batch_size=4, samples=3, text=Text("characters", packed=True))
+    cfg = dataclasses.replace(cfg, log_every=1)
+    assert train.train(cfg, gpt.algorithm, train.Launch(tmp_path, devices=1, data_dir=root, tensorboard=False)) == 0
+    measured = json.loads((tmp_path / "result.json").read_text())["likelihood"]
+    expected = math.log2(vocab) / whole(root, "test", "characters")[0].bytes_per_token
+    assert measured["kind"] == "exact" and measured["bits_per_dim"] == pytest.approx(expected, rel=0.02)
+    text = (tmp_path / "samples" / "00000002.txt").read_text()
+    assert len(text) >= 3 * 16 and set(text) <= set("".join(DOCUMENTS) + "ß\ufffd")
 
 
 def test_wrong_tokenizers_are_named(root, bpe, tmp_path):
