@@ -82,15 +82,53 @@ class Algorithm(NamedTuple):
     walk: Callable[[Any, Key, Array], Array] | None = None
 
 
-def player(loss: Callable, params: Params, opt_state: Any, tx: optax.GradientTransformation, axis_name: str | None):
-    """One optimizer step of one player. `loss(params) -> (scalar, aux)`; aux must hold means over the batch.
+def player(
+    loss: Callable,
+    params: Params,
+    opt_state: Any,
+    tx: optax.GradientTransformation,
+    axis_name: str | None,
+    examples: tuple = (),
+    accumulate: int = 1,
+):
+    """One optimizer step of one player. `loss(params, *examples) -> (scalar, aux)`, both means over the examples.
 
+    examples, accumulate: see `mean_gradient`.
     Returns (params, opt_state, loss, aux). Gradients and metrics are averaged over devices here and nowhere else.
     """
-    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, aux), grads = mean_gradient(loss, params, examples, accumulate)
     grads, value, aux = parallel.mean((grads, value, aux), axis_name)
     updates, opt_state = tx.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, value, aux
+
+
+def mean_gradient(loss: Callable, params: Params, examples: tuple, accumulate: int = 1):
+    """`jax.value_and_grad(loss, has_aux=True)(params, *examples)`, with the memory of one micro-batch of `accumulate`.
+
+    examples: pytrees of arrays [B, ...]. `loss` and its aux must be means over examples, for then the mean over
+        micro-batches is the mean over the batch.
+    """
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    if accumulate == 1:
+        return gradient(params, *examples)
+    parts = split_batch(examples, accumulate)
+    add = lambda total, part: (jax.tree.map(jnp.add, total, gradient(params, *part)), None)  # noqa: E731
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, *first))
+    unroll = accumulate if jax.default_backend() == "cpu" else 1  # XLA:CPU: convolutions in a loop are 30 times slower
+    total, _ = jax.lax.scan(add, zeros, parts, unroll=unroll)
+    return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def split_batch(tree: Any, parts: int) -> Any:
+    """[B, ...] -> [parts, B / parts, ...]. Example i goes to part i mod `parts`: the same on any number of devices.
+
+    Raises ValueError if B does not divide.
+    """
+    size = batch_size(tree)
+    if size % parts:
+        raise ValueError(f"batch_size: {size} examples on a device do not divide into {parts} parts; use a multiple")
+    return jax.tree.map(lambda x: x.reshape(size // parts, parts, *x.shape[1:]).swapaxes(0, 1), tree)
 
 
 def minimise(
