@@ -27,7 +27,7 @@ from genmap_jax.data import toy
 from genmap_jax.evaluate import quality
 from genmap_jax.evaluate.distance import energy_distance
 from genmap_jax.evaluate.examine import real_examples
-from genmap_jax.evaluate.features import extractor
+from genmap_jax.evaluate.features import Extractor, extractor
 from genmap_jax.evaluate.likelihood import bits_per_dim
 
 
@@ -69,6 +69,7 @@ def run_seeds(
     """Train `seeds` seeds of one config as one vmapped program and measure each on held-out data."""
     algorithm = train.keyed_by_step(family(cfg.model, batch_size=cfg.batch_size))
     sources = train.load(cfg, data_dir)
+    looks = features and extractor(features, data=cfg.data, levels=sources["test"].levels, data_dir=data_dir)
     which = [cfg.seed + i for i in range(seeds)]
     keys = jnp.stack([jax.random.split(jax.random.key(seed), 3) for seed in which])  # as in `train.train`
     state = jax.jit(jax.vmap(algorithm.init))(keys[:, 0])
@@ -83,8 +84,8 @@ def run_seeds(
     result: dict[str, Any] = {"seeds": which, "seconds": time.perf_counter() - began}
     result |= _measure(algorithm, cfg, sources["test"], state, keys[:, 2])
     more, real = _modes(algorithm, cfg, state, keys[:, 2])
-    if features is not None:
-        looked, seen = _looks(algorithm, cfg, sources, state, keys[:, 2], features, data_dir)
+    if looks:
+        looked, seen = _looked_at(looks, algorithm, cfg, sources, state, keys[:, 2])
         more, real = more | looked, real | seen
     return result | {"more": more, "real": real}
 
@@ -132,12 +133,8 @@ def _modes(algorithm, cfg: Experiment, state, keys, count: int = 10_000) -> tupl
     return _last_apart(values)
 
 
-def _looks(algorithm, cfg: Experiment, sources, state, keys, features: str, data_dir) -> tuple[dict, dict]:
+def _looked_at(looks: Extractor, algorithm, cfg: Experiment, sources, state, keys) -> tuple[dict, dict]:
     """Fréchet distance of each seed's samples, and the share that is of the label asked for; and of real data."""
-    test = sources["test"]
-    if test.field != "image" or algorithm.sample is None:
-        raise ValueError(f"--features {features}: these are features of images, not of {cfg.data}")
-    looks = extractor(features, data=cfg.data, levels=test.levels, data_dir=data_dir)
     held_out = [sources[split].take(sources[split].spaced(cfg.eval_examples)) for split in ("validation", "test")]
     images = np.concatenate([part["image"] for part in held_out])
     count, classes = min(1000, len(images) // 2), getattr(cfg.model, "classes", None)

@@ -10,6 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from genmap_jax import train
+from genmap_jax.config import Experiment
 from genmap_jax.data import pixels
 from genmap_jax.implicit import gan
 from genmap_jax.objectives import adversarial
@@ -376,6 +378,14 @@ def test_all_eight_modes_are_found():
         ("loss", "wasserstien"),
         ("r1", -1.0),
         ("ema_halflife", 0.0),
+        ("penalty_every", 0),
+        ("critic_steps", 3),
+        ("classes", 0),
+        ("condition_g", "batch_norm"),
+        ("condition_d", "embedding"),
+        ("augment", ("colour", "blur")),
+        ("augment_p", 1.5),
+        ("ada_target", 0.6),
     ],
 )
 def test_wrong_configurations_are_refused_by_name(field, value):
@@ -384,9 +394,21 @@ def test_wrong_configurations_are_refused_by_name(field, value):
         gan.algorithm(gan.Config(**cfg), batch_size=4)
 
 
-def test_wasserstein_needs_a_penalty():
+def test_combinations_without_a_meaning_are_refused():
     with pytest.raises(ValueError, match="r1 or r2"):
         gan.algorithm(gan.Config(shape=(2,), loss="wasserstein", r1=0.0, r2=0.0), batch_size=4)
+    with pytest.raises(ValueError, match="augment=.* of images"):
+        gan.algorithm(gan.Config(shape=(2,), augment=("colour",)), batch_size=4)
+    with pytest.raises(ValueError, match="width=12.* multiple of 8"):
+        gan.algorithm(gan.Config(shape=(8, 8, 1), network="r3gan", width=12), batch_size=4)
+    with pytest.raises(ValueError, match="batch_size=10 .* multiple of 4"):
+        gan.algorithm(gan.Config(shape=(2,), critic_steps=2, accumulate=2), batch_size=10)
+
+
+def test_data_without_labels_are_refused_for_a_conditional_gan():
+    model = gan.Config(shape=(2,), classes=5)
+    with pytest.raises(ValueError, match="model.classes=5, but toy/moons has no labels"):
+        train.load(Experiment(name="x", data="toy/moons", model=model, steps=1, batch_size=1), None)
 
 
 def test_labels_are_refused():
