@@ -1,9 +1,12 @@
 """Conditional GAN on 8x8 digits: the label beside z, and a projection in the discriminator.
 
-    python experiments/cgan_digits.py
-    python experiments/cgan_digits.py --ablation all --seeds 3
+    python experiments/cgan_digits.py                    (101 to 166 s of training on 2 busy CPU cores)
+    python experiments/cgan_digits.py --ablation all --seeds 3 --features own
+    genmap map --data digits --only cgan --seeds 3 --budget 60
 
-Expect: TODO
+Expect, by the last of these (jax 0.10.2), for seeds 0, 1 and 2: 99.2, 98.8 and 97.6 % of 250 samples classified as the
+label asked for (mean 98.5 ± 0.5; real test images 97.7); FD-own64 7.0, 7.0 and 8.0 (mean 7.3 ± 0.3; real images 4.0 ±
+1.1), coverage 0.98, 0.98 and 0.99 (real images 0.97).
 Mirza & Osindero 2014 (https://arxiv.org/abs/1411.1784) is the conditional game, Miyato & Koyama 2018
 (https://arxiv.org/abs/1802.05637) the projection, Huang et al. 2024 (https://arxiv.org/abs/2501.05441) the loss.
 Differs from the papers: fully connected networks, a constant penalty weight, no augmentation.
@@ -39,6 +42,11 @@ ALGORITHM = gan.algorithm
 ABLATIONS = {
     "concat": {"model.condition_d": "concat"},
     "auxiliary": {"model.condition_d": "auxiliary"},
+    "dcgan": {"model.network": "dcgan", "model.depth": 1, "model.width": 64},
+    "batch_norm": {
+        **{"model.network": "dcgan", "model.depth": 1, "model.width": 64},
+        **{"model.condition_g": "batch_norm"},
+    },
     "no_ema": {"model.ema_halflife": None},
 }
 

@@ -1,8 +1,9 @@
 """Conditional GAN on 32x32 glyphs: one of 62 letters and digits, as asked.
 
     python experiments/cgan_glyphs.py
+    genmap map --data glyphs --only cgan --seeds 3 --budget 60
 
-Expect: TODO
+Not trained by us.
 Mirza & Osindero 2014 (https://arxiv.org/abs/1411.1784) is the conditional game, Miyato & Koyama 2018
 (https://arxiv.org/abs/1802.05637) the projection, Huang et al. 2024 (https://arxiv.org/abs/2501.05441) the loss.
 Differs from the papers: fully connected networks, tanh on the generator's output, a constant penalty weight, no

@@ -48,8 +48,8 @@ PENALTIES = {
 }
 ABLATIONS = {
     f"{loss}_{name}": {"model.loss": loss} | penalty
-    for loss in adversarial.LOSSES
     for name, penalty in PENALTIES.items()
+    for loss in adversarial.LOSSES
     if (loss, name) not in (("relativistic", "r1_r2"), ("wasserstein", "none"), ("wasserstein", "lecam"))
 }  # the first is the baseline, the others have no minimum
 ABLATIONS |= {"no_ema": {"model.ema_halflife": None}, "spectral_norm": OFF | {"model.spectral_norm": True}}
