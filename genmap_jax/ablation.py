@@ -3,6 +3,10 @@
 The seeds of a variant are one program, `jax.vmap` over (state, batch, key): seed i sees the data order,
 initialisation and noise that `--seed i` would give it alone. Finished variants are kept, so an interrupted table goes
 on where it stopped.
+
+Measured are bits per dimension and the energy distance of samples, where there are any; modes, on toy mixtures; and
+with --features the Fréchet distance in those features, and how many samples of a conditional model are of the label
+asked for.
 """
 
 import json
@@ -19,15 +23,19 @@ import numpy as np
 from genmap_jax import config as configs
 from genmap_jax import data, train
 from genmap_jax.config import Experiment
+from genmap_jax.data import toy
+from genmap_jax.evaluate import quality
 from genmap_jax.evaluate.distance import energy_distance
 from genmap_jax.evaluate.examine import real_examples
+from genmap_jax.evaluate.features import Extractor, extractor
 from genmap_jax.evaluate.likelihood import bits_per_dim
 
 
 def ablate(
     experiment: Experiment, family: train.Family, ablations: dict[str, dict[str, Any]], launch: train.Launch
 ) -> dict:
-    """Train and print. Returns per variant {"bits_per_dim": [per seed] or None, "kind", "energy_distance", "seconds"}.
+    """Train and print. Returns per variant {"bits_per_dim": [per seed] or None, "kind", "energy_distance", "seconds"},
+    with further measures [per seed] under "more" and what real data score in the place of samples under "real".
 
     Raises ValueError for an unknown ablation.
     """
@@ -41,11 +49,11 @@ def ablate(
     results = {}
     for name, cfg in variants.items():
         path = folder / f"{name}.json"
-        asked = {"config": configs.to_json(cfg), "seeds": launch.seeds}
+        asked = {"config": configs.to_json(cfg), "seeds": launch.seeds, "features": launch.features}
         done = json.loads(path.read_text()) if path.exists() else {}
         if {key: done.get(key) for key in asked} != asked:
             print(f"{experiment.name}: {name}, {launch.seeds} seed(s), {cfg.steps} steps", flush=True)
-            done = asked | {"result": run_seeds(cfg, family, launch.seeds, launch.data_dir)}
+            done = asked | {"result": run_seeds(cfg, family, launch.seeds, launch.data_dir, launch.features)}
             train.write_json(path, done)
         results[name] = done["result"]
     text, command = table(results), train.command_text(sys.argv)
@@ -55,10 +63,13 @@ def ablate(
     return results
 
 
-def run_seeds(cfg: Experiment, family: train.Family, seeds: int, data_dir: Path | None = None) -> dict[str, Any]:
-    """Train `seeds` seeds of one config as one vmapped program and measure each on the test split."""
+def run_seeds(
+    cfg: Experiment, family: train.Family, seeds: int, data_dir: Path | None = None, features: str | None = None
+) -> dict[str, Any]:
+    """Train `seeds` seeds of one config as one vmapped program and measure each on held-out data."""
     algorithm = train.keyed_by_step(family(cfg.model, batch_size=cfg.batch_size))
     sources = train.load(cfg, data_dir)
+    looks = features and extractor(features, data=cfg.data, levels=sources["test"].levels, data_dir=data_dir)
     which = [cfg.seed + i for i in range(seeds)]
     keys = jnp.stack([jax.random.split(jax.random.key(seed), 3) for seed in which])  # as in `train.train`
     state = jax.jit(jax.vmap(algorithm.init))(keys[:, 0])
@@ -71,7 +82,12 @@ def run_seeds(cfg: Experiment, family: train.Family, seeds: int, data_dir: Path 
             jax.block_until_ready(metrics)
     jax.block_until_ready(state)
     result: dict[str, Any] = {"seeds": which, "seconds": time.perf_counter() - began}
-    return result | _measure(algorithm, cfg, sources["test"], state, keys[:, 2])
+    result |= _measure(algorithm, cfg, sources["test"], state, keys[:, 2])
+    more, real = _modes(algorithm, cfg, state, keys[:, 2])
+    if looks:
+        looked, seen = _looked_at(looks, algorithm, cfg, sources, state, keys[:, 2])
+        more, real = more | looked, real | seen
+    return result | {"more": more, "real": real}
 
 
 def _measure(algorithm, cfg: Experiment, test, state, keys) -> dict[str, Any]:
@@ -105,11 +121,51 @@ def _measure(algorithm, cfg: Experiment, test, state, keys) -> dict[str, Any]:
     return result
 
 
+def _modes(algorithm, cfg: Experiment, state, keys, count: int = 10_000) -> tuple[dict, dict]:
+    """Of samples of each seed, on a toy mixture: modes found, KL over modes, share near one; and of the law itself."""
+    law = toy.DENSITIES[cfg.data.removeprefix("toy/")] if cfg.data.startswith("toy/") else None
+    if law is None or law.modes is None or algorithm.sample is None:
+        return {}, {}
+    draw = jax.jit(jax.vmap(lambda s, k: algorithm.sample(s, k, count, None)))
+    sets = [*np.asarray(draw(state, keys)), np.asarray(law.sample(jax.random.key(1000), count))]
+    found, near = zip(*(law.modes_found(x) for x in sets), strict=True)
+    values = {"modes": found, "KL(modes)": [law.mode_kl(x) for x in sets], "near a mode, %": 100.0 * np.array(near)}
+    return _last_apart(values)
+
+
+def _looked_at(looks: Extractor, algorithm, cfg: Experiment, sources, state, keys) -> tuple[dict, dict]:
+    """Fréchet distance of each seed's samples, and the share that is of the label asked for; and of real data."""
+    held_out = [sources[split].take(sources[split].spaced(cfg.eval_examples)) for split in ("validation", "test")]
+    images = np.concatenate([part["image"] for part in held_out])
+    count, classes = min(1000, len(images) // 2), getattr(cfg.model, "classes", None)
+    cond = None if classes is None else jnp.arange(count) % classes
+    generated = np.asarray(jax.jit(jax.vmap(lambda s, k: algorithm.sample(s, k, count, cond)))(state, keys))
+    real = looks.features(images)
+    number = [quality.distances(held_out=real, generated=looks.features(x), name=looks.name) for x in generated]
+    fd = f"FD-{looks.name}"
+    values = {fd: [n[fd].value for n in number] + [number[0][fd].null]}
+    if classes is not None and looks.probabilities is not None:
+        share = lambda x, labels: 100.0 * float((looks.probabilities(x).argmax(1) == labels).mean())  # noqa: E731
+        labels = np.concatenate([part["label"] for part in held_out])
+        values["label as asked, %"] = [share(x, np.asarray(cond)) for x in generated] + [share(images, labels)]
+    return _last_apart(values)
+
+
+def _last_apart(values: dict) -> tuple[dict, dict]:
+    """Measures of every seed, and those of real data, which come last."""
+    return {k: [float(x) for x in v[:-1]] for k, v in values.items()}, {k: float(v[-1]) for k, v in values.items()}
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Mean ± standard error over seeds and the difference to the baseline, paired by seed. Lower is better."""
+    """Mean ± standard error over seeds and the difference to the baseline, paired by seed.
+
+    Lower is better, but for modes and shares in per cent.
+    """
+    results = {name: {**result, **result["more"]} for name, result in results.items()}
     lines, baseline = [], results["baseline"]
     kinds = {r["kind"] for r in results.values() if r["kind"]}
     measures = {"bits_per_dim": f"bits/dim ({', '.join(sorted(kinds))})", "energy_distance": "energy distance"}
+    measures |= {name: name for name in baseline["more"]}
     shown = {key: title for key, title in measures.items() if baseline[key] is not None}
     header = f"{'variant':16s}" + "".join(f"  {title:>34s}  {'difference':>20s}" for title in shown.values())
     lines.append(header)
@@ -124,7 +180,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for name, result in results.items():
         for key in shown:
             lines.append(f"  {name:16s} {key:16s} " + "  ".join(f"{v:.5f}" for v in result[key]))
-    return "\n".join(lines)
+    real = "  ".join(f"{name} {value:.4f}" for name, value in baseline["real"].items())
+    return "\n".join([*lines, f"real data: {real}"] if real else lines)
 
 
 def plus_minus(values: np.ndarray, sign: bool = False) -> str:

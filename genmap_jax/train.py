@@ -72,6 +72,8 @@ class Launch:
     """One of this experiment's ablations, or all: train the baseline and the variants, print a table."""
     seeds: int = 1
     """Seeds per variant, as one vmapped program (with --ablation)."""
+    features: str | None = None
+    """With --ablation, on images: also the Fréchet distance in these features (own, efficientnet)."""
 
 
 def main(experiment: Experiment, family: Family, ablations: dict[str, dict[str, Any]] | None = None) -> None:

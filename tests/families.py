@@ -75,6 +75,16 @@ FAMILIES = {
     "ebm_vectors": Case(ebm.algorithm, ebm.Config(shape=(3,), **EBM), "estimate"),
     "score": Case(score.algorithm, score.Config(**IMAGE, **SCORE, ema_halflife=50.0), "estimate"),
     "score_vectors": Case(score.algorithm, score.Config(shape=(3,), **SCORE, trace="exact"), "estimate"),
-    "gan": Case(gan.algorithm, gan.Config(**IMAGE, latent=4, width=16, depth=1, ema_halflife=50.0), None),
+    "gan": Case(gan.algorithm, gan.Config(**IMAGE, latent=4, width=16, depth=1, ema_halflife=50.0, accumulate=2), None),
+    "cgan": Case(  # with every field of the state
+        gan.algorithm,
+        gan.Config(
+            **IMAGE,
+            **{"classes": 10, "network": "dcgan", "latent": 4, "width": 16, "depth": 1, "ema_halflife": 50.0},
+            **{"condition_g": "batch_norm", "spectral_norm": True, "loss": "hinge", "r1": 0.0, "r2": 0.0, "lecam": 0.1},
+            **{"augment": ("translation",), "ada_target": 0.6, "ada_ramp": 500},
+        ),
+        None,
+    ),
     "gan_vectors": Case(gan.algorithm, gan.Config(shape=(3,), latent=4, width=16, depth=1), None),
 }

@@ -1,5 +1,6 @@
 """The adversarial game: optimal critics in closed form, penalties, the order of the step, and modes found."""
 
+import dataclasses
 import math
 from functools import partial
 
@@ -9,6 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from genmap_jax import train
+from genmap_jax.config import Experiment
 from genmap_jax.data import pixels
 from genmap_jax.implicit import gan
 from genmap_jax.objectives import adversarial
@@ -70,6 +73,38 @@ def test_hinge_optimum_is_total_variation():
     assert (jnp.sign(d) == jnp.sign(GRID))[decided].all()
 
 
+def test_wasserstein_with_gradient_penalty_overestimates_the_distance():
+    """In D = 4, shift d = 2, weight 10: d (1 + d / (2 weight)) = 2.2 and not d, to 4 %."""
+    cfg, d, weight, B = gan.Config(shape=(4,), width=64, depth=2), 2.0, 10.0, 256
+    loss_d, _ = adversarial.LOSSES["wasserstein"]
+    tx = optax.adam(optax.cosine_decay_schedule(2e-3, 1500), b1=0.5, b2=0.9)
+
+    def draw(key, n):
+        key_real, key_fake, key_line = jax.random.split(key, 3)
+        shift = jnp.array([[d, 0.0, 0.0, 0.0]])
+        return shift + jax.random.normal(key_real, (n, 4)), jax.random.normal(key_fake, (n, 4)), key_line
+
+    def update(carry, key):
+        params, opt = carry
+        real, fake, key = draw(key, B)
+        middle = adversarial.between(real, fake, example_keys(key, B))
+
+        def loss(params):
+            critic = partial(gan.discriminate, cfg, params)
+            value = loss_d(critic(real), critic(fake)) + weight * adversarial.unit_slope(critic, middle)
+            return value.mean()
+
+        updates, opt = tx.update(jax.grad(loss)(params), opt)
+        return (optax.apply_updates(params, updates), opt), None
+
+    params = gan.Discriminator(cfg).init(jax.random.key(0), jnp.zeros((1, 4)))
+    keys = jax.random.split(jax.random.key(1), 1500)
+    (params, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, keys))((params, tx.init(params)))
+    real, fake, _ = draw(jax.random.key(2), 20_000)
+    estimate = (gan.discriminate(cfg, params, real) - gan.discriminate(cfg, params, fake)).mean()
+    assert abs(estimate - 2.2) <= 0.04 * 2.2
+
+
 def test_generators_gradients():
     """d loss_G / d D(G(z)) in closed form, to float32 rounding; every G wants its logits up."""
     real, fake = jnp.array([0.3, -1.0, 2.0, 8.0]), jnp.array([-9.0, -0.5, 1.5, 3.0])
@@ -98,13 +133,32 @@ def test_minimax_is_zero_sum():
 # ---- penalties -------------------------------------------------------------------------------------------------------
 
 
-def test_slope_of_a_linear_critic_is_its_weight():
+def test_slopes_of_a_linear_critic():
+    """R1 is |w|^2, whatever x; a unit slope is punished by (|w| - 1)^2; both keep examples apart."""
     w = jnp.arange(1.0, 13.0).reshape(2, 3, 2)
     x = jax.random.normal(jax.random.key(0), (5, 2, 3, 2))
     critic = lambda x: jnp.einsum("bhwc,hwc->b", x, w)  # noqa: E731
-    logits, r1 = adversarial.squared_slope(critic, x)
-    np.testing.assert_array_equal(r1, jnp.full(5, 650.0))  # 1 + 4 + ... + 144
-    np.testing.assert_allclose(logits, critic(x), rtol=1e-6)
+    np.testing.assert_array_equal(adversarial.squared_slope(critic, x), jnp.full(5, 650.0))  # 1 + 4 + ... + 144
+    np.testing.assert_allclose(adversarial.unit_slope(critic, x), (math.sqrt(650.0) - 1.0) ** 2, rtol=1e-6)
+    flat = lambda x: 0.0 * critic(x)  # noqa: E731
+    assert jnp.isfinite(jax.grad(lambda x: adversarial.unit_slope(flat, x).sum())(x)).all()
+
+
+def test_where_the_unit_slope_is_asked_for():
+    """WGAN-GP: uniform on the line between the pair. DRAGAN: N(x, sd^2). Moments to 3 standard errors, N = 4000."""
+    N, keys = 4000, example_keys(jax.random.key(0), 4000)
+    real, fake = jnp.full((N, 2), 1.0), jnp.stack([jnp.full(N, 3.0), jnp.full(N, -1.0)], axis=1)
+    u = (adversarial.between(real, fake, keys) - real) / (fake - real)
+    np.testing.assert_array_equal(u[:, 0], u[:, 1])
+    assert abs(u.mean() - 0.5) <= 3 / math.sqrt(12 * N) and abs(u.std() - math.sqrt(1 / 12)) <= 0.01
+    noise = (adversarial.around(real, keys, 0.1) - real) / 0.1
+    assert abs(noise.mean()) <= 3 / math.sqrt(2 * N) and abs(noise.std() - 1.0) <= 3 / math.sqrt(4 * N)
+
+
+def test_lecam_holds_logits_to_what_was_said_of_the_other_kind():
+    real, fake, anchors = jnp.array([1.0, 2.0]), jnp.array([-1.0, 0.5]), jnp.array([0.5, -0.3])
+    expected = [1.3**2 + 1.5**2, 2.3**2 + 0.0]
+    np.testing.assert_allclose(adversarial.lecam(real, fake, anchors), expected, rtol=1e-6)
 
 
 def test_gradient_of_the_penalty_against_central_differences():
@@ -113,7 +167,7 @@ def test_gradient_of_the_penalty_against_central_differences():
         x = jax.random.normal(keys[0], (6, 4), jnp.float64)
         w = jax.random.normal(keys[1], (4, 7), jnp.float64)
         v = jax.random.normal(keys[2], (7,), jnp.float64)
-        r1 = lambda w: adversarial.squared_slope(lambda x: jnp.tanh(x @ w) @ v, x)[1].mean()  # noqa: E731
+        r1 = lambda w: adversarial.squared_slope(lambda x: jnp.tanh(x @ w) @ v, x).mean()  # noqa: E731
         gradient, h = jax.grad(r1)(w), 1e-5
         for i, j in np.ndindex(w.shape):
             difference = (r1(w.at[i, j].add(h)) - r1(w.at[i, j].add(-h))) / (2.0 * h)
@@ -121,7 +175,29 @@ def test_gradient_of_the_penalty_against_central_differences():
     assert jnp.zeros(1).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_gradient_of_the_penalties_is_that_of_torch():
+    """Double backpropagation through the same leaky network: R1 and the unit slope, 1e-5 relative."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x, w, v = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), (4, 9), (9,)))
+
+    def ours(penalty):
+        return jax.grad(lambda w: penalty(lambda x: jax.nn.leaky_relu(x @ w, 0.2) ** 2 @ v, x).mean())(w)
+
+    def theirs(penalty):
+        tx, tw = torch.tensor(x, requires_grad=True), torch.tensor(w, requires_grad=True)
+        logits = torch.nn.functional.leaky_relu(tx @ tw, 0.2) ** 2 @ torch.tensor(v)
+        (slope,) = torch.autograd.grad(logits.sum(), tx, create_graph=True)
+        penalty((slope**2).sum(1)).mean().backward()
+        return tw.grad.numpy()
+
+    pairs = [(adversarial.squared_slope, lambda s: s), (adversarial.unit_slope, lambda s: (s.sqrt() - 1) ** 2)]
+    for a, b in pairs:
+        expected = theirs(b)
+        np.testing.assert_allclose(ours(a), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv", "dcgan", "r3gan"])
 def test_discriminator_judges_each_example_alone(network):
     """What `squared_slope` relies on: dD(x_i)/dx_j = 0 for j != i, exactly."""
     cfg = gan.Config(shape=(4, 4, 1), levels=17, network=network, width=8, depth=1)
@@ -135,43 +211,53 @@ def test_discriminator_judges_each_example_alone(network):
 
 def test_no_gradient_of_the_discriminators_loss_reaches_the_generator():
     cfg = gan.Config(shape=(2,), width=8, depth=1)
-    x = jax.random.normal(jax.random.key(0), (2, 4, 2))
+    x, keys = jax.random.normal(jax.random.key(0), (2, 4, 2)), example_keys(jax.random.key(2), 4)
     params = gan.Discriminator(cfg).init(jax.random.key(1), x[0])
-    loss = lambda fake: gan.d_terms(partial(gan.discriminate, cfg, params), x[0], fake, cfg)["loss"].sum()  # noqa: E731
+    judge = lambda x, keys: (gan.discriminate(cfg, params, x), None)  # noqa: E731
+    loss = lambda fake: gan.d_terms(cfg, judge, x[0], fake, keys)["loss"].sum()  # noqa: E731
     assert (jax.grad(loss)(x[1]) == 0.0).all()
 
 
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["nonsaturating", "relativistic"])
-def test_step_is_the_papers(loss):
-    """D on real and on the old G's examples, then G on fresh z against the new D: an SGD step written out, 1e-6."""
+@pytest.mark.parametrize(("loss", "critic_steps"), [("nonsaturating", 1), ("relativistic", 2)])
+def test_step_is_the_papers(loss, critic_steps):
+    """D on real and on the old G's examples, then G on fresh z against the new D: SGD steps written out, 1e-6.
+
+    With two critic steps, example i is in the one numbered i mod 2.
+    """
     lr, r1, r2, B = 0.1, 0.7, 0.3, 6
-    sgd = Optim(name="sgd", lr=lr, clip=0.0)
-    cfg = gan.Config(shape=(2,), latent=3, width=8, depth=2, loss=loss, r1=r1, r2=r2, ema_halflife=None, optim=sgd)
+    cfg = gan.Config(shape=(2,), latent=3, width=8, depth=2, loss=loss, r1=r1, r2=r2, ema_halflife=None)
+    cfg = dataclasses.replace(cfg, critic_steps=critic_steps, optim=Optim(name="sgd", lr=lr, clip=0.0))
     algorithm = gan.algorithm(cfg, batch_size=B)
     state, key = jax.jit(algorithm.init)(jax.random.key(0)), jax.random.key(1)
     x = jax.random.normal(jax.random.key(2), (B, 2))
     new, metrics = jax.jit(algorithm.step)(state, {"x": x}, key)
 
-    generator, discriminator = gan.Generator(cfg), gan.Discriminator(cfg)
-    D = lambda pd, x: discriminator.apply(pd, x[None])[0]  # noqa: E731
+    discriminator = gan.Discriminator(cfg)
+    G = jax.jit(gan.Generator(cfg).apply)
+    D = lambda pd, x: discriminator.apply(pd, x[None])[0][0]  # noqa: E731
     slope = lambda pd, x: (jax.grad(D, argnums=1)(pd, x) ** 2).sum()  # noqa: E731
     _, key_d, key_g = jax.random.split(key, 3)
     draw = lambda k: jax.random.normal(jax.random.split(k)[0], (3,))  # noqa: E731
     z_d, z_g = (jnp.stack([draw(k) for k in example_keys(key, B)]) for key in (key_d, key_g))
-    fake = generator.apply(state.params_g, z_d)
     loss_d, loss_g = adversarial.LOSSES[loss]
 
-    def d_loss(pd):
+    @jax.jit
+    @jax.grad
+    def d_gradient(pd, x, fake):
         each = lambda r, f: loss_d(D(pd, r), D(pd, f)) + r1 / 2 * slope(pd, r) + r2 / 2 * slope(pd, f)  # noqa: E731
         return jax.vmap(each)(x, fake).mean()
 
-    params_d = jax.tree.map(lambda p, g: p - lr * g, state.params_d, jax.jit(jax.grad(d_loss))(state.params_d))
+    params_d = state.params_d
+    for i in range(critic_steps):
+        gradient = d_gradient(params_d, x[i::critic_steps], G(state.params_g, z_d[i::critic_steps]))
+        params_d = jax.tree.map(lambda p, g: p - lr * g, params_d, gradient)
 
     def g_loss(pg):
-        return loss_g(discriminator.apply(params_d, x), discriminator.apply(params_d, generator.apply(pg, z_g))).mean()
+        fake = jax.vmap(partial(D, params_d))(G(pg, z_g[i::critic_steps]))
+        return loss_g(jax.vmap(partial(D, params_d))(x[i::critic_steps]), fake).mean()
 
     value, gradient = jax.jit(jax.value_and_grad(g_loss))(state.params_g)
     params_g = jax.tree.map(lambda p, g: p - lr * g, state.params_g, gradient)
@@ -180,6 +266,43 @@ def test_step_is_the_papers(loss):
     jax.tree.map(close, new.params_d, params_d)
     jax.tree.map(close, new.params_g, params_g)
     close(metrics["loss_g"], value)
+
+
+TINY = gan.Config(shape=(3,), latent=2, width=8, depth=1, optim=Optim(name="sgd", lr=0.1, clip=0.0))
+
+
+def one_step(cfg, B=8, step=0):
+    """D's and G's parameters and the metrics after one step from a fixed state, whose counter says `step`."""
+    algorithm = gan.algorithm(cfg, batch_size=B)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    batch = {"x": jax.random.normal(jax.random.key(1), (B, 3)), "label": jnp.arange(B) % 3}
+    update = jax.jit(lambda at: algorithm.step(state.replace(step=at), batch, jax.random.key(2)))
+    return [jax.device_get(update(jnp.int32(at))) for at in np.atleast_1d(step)]
+
+
+def test_micro_batches_change_nothing():
+    """Two of them or one batch: both players, LeCam's means and all metrics, 1e-6."""
+    cfg = dataclasses.replace(TINY, classes=3, condition_d="auxiliary", lecam=0.3, dragan=1.0)
+    whole = one_step(cfg)
+    parts = one_step(dataclasses.replace(cfg, accumulate=2))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-5), parts, whole)
+
+
+def test_lazy_penalties_are_eager_on_average():
+    """The mean D of the 4 steps of an interval, each from one state, is that of a penalty at every step, 1e-6."""
+    cfg = dataclasses.replace(TINY, gradient_penalty=0.5)
+    eager = one_step(cfg)[0][0].params_d
+    lazy = [state.params_d for state, _ in one_step(dataclasses.replace(cfg, penalty_every=4), step=np.arange(4))]
+    mean = jax.tree.map(lambda *p: np.mean(p, axis=0), *lazy)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), mean, eager)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(*map(jax.tree.leaves, lazy[:2]), strict=True))
+
+
+def test_anchors_are_running_means_of_logits():
+    state, metrics = one_step(dataclasses.replace(TINY, lecam=0.1))[0]
+    np.testing.assert_allclose(
+        state.anchors, 0.01 * np.array([metrics["logit_real"], metrics["logit_fake"]]), rtol=1e-5
+    )
 
 
 def test_samples_come_from_the_running_average():
@@ -255,6 +378,14 @@ def test_all_eight_modes_are_found():
         ("loss", "wasserstien"),
         ("r1", -1.0),
         ("ema_halflife", 0.0),
+        ("penalty_every", 0),
+        ("critic_steps", 3),
+        ("classes", 0),
+        ("condition_g", "batch_norm"),
+        ("condition_d", "embedding"),
+        ("augment", ("colour", "blur")),
+        ("augment_p", 1.5),
+        ("ada_target", 0.6),
     ],
 )
 def test_wrong_configurations_are_refused_by_name(field, value):
@@ -263,9 +394,21 @@ def test_wrong_configurations_are_refused_by_name(field, value):
         gan.algorithm(gan.Config(**cfg), batch_size=4)
 
 
-def test_wasserstein_needs_a_penalty():
+def test_combinations_without_a_meaning_are_refused():
     with pytest.raises(ValueError, match="r1 or r2"):
         gan.algorithm(gan.Config(shape=(2,), loss="wasserstein", r1=0.0, r2=0.0), batch_size=4)
+    with pytest.raises(ValueError, match="augment=.* of images"):
+        gan.algorithm(gan.Config(shape=(2,), augment=("colour",)), batch_size=4)
+    with pytest.raises(ValueError, match="width=12.* multiple of 8"):
+        gan.algorithm(gan.Config(shape=(8, 8, 1), network="r3gan", width=12), batch_size=4)
+    with pytest.raises(ValueError, match="batch_size=10 .* multiple of 4"):
+        gan.algorithm(gan.Config(shape=(2,), critic_steps=2, accumulate=2), batch_size=10)
+
+
+def test_data_without_labels_are_refused_for_a_conditional_gan():
+    model = gan.Config(shape=(2,), classes=5)
+    with pytest.raises(ValueError, match="model.classes=5, but toy/moons has no labels"):
+        train.load(Experiment(name="x", data="toy/moons", model=model, steps=1, batch_size=1), None)
 
 
 def test_labels_are_refused():

@@ -6,13 +6,15 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import genmap_jax.evaluate.card
-from genmap_jax import cli, data, mapping, runs, train
+from genmap_jax import cli, data, mapping, parallel, runs, train
 from genmap_jax.data import toy
 from genmap_jax.evaluate import quality
 from genmap_jax.evaluate.card import evaluate_run
@@ -128,6 +130,34 @@ def test_mode_counts_of_the_law_and_of_a_collapsed_sampler():
     assert found == 25 and near == pytest.approx(1 - math.exp(-4.5), abs=0.006)
     assert law.modes_found(x[x[:, 0] > 0.5])[0] == 10
     assert law.modes_found(x + 0.5)[1] < 0.05
+    assert law.mode_kl(x) == pytest.approx(24 / 10_000, rel=1.0)  # chi-square with 24 degrees of freedom over 2 N
+    assert law.mode_kl(np.repeat(law.modes, 7, axis=0)) == pytest.approx(0.0, abs=1e-12)
+    assert law.mode_kl(np.asarray(law.modes)[[0, 0, 0, 1]]) == pytest.approx(
+        math.log(25) - (0.75 * math.log(4 / 3) + 0.25 * math.log(4))
+    )
+    assert law.mode_kl(x + 50.0) == math.inf
+
+
+def test_labels_asked_for_are_compared_with_labels_seen():
+    """A sampler that errs at every fifth example has 80 %, real data their own share; without labels, nothing."""
+    seen = np.zeros((10, 2, 2, 1), np.uint8)
+    source = SimpleNamespace(
+        take=lambda i: {"image": seen, "label": np.arange(10) // 5}, spaced=lambda n: np.arange(10)
+    )
+    sample = lambda state, key, n, cond: jnp.where(jnp.arange(n) % 5 == 0, 1 - cond, cond)[:, None, None, None]  # noqa: E731
+    run = SimpleNamespace(
+        config=SimpleNamespace(model=SimpleNamespace(classes=2)),
+        sources={"test": source},
+        algorithm=SimpleNamespace(sample=sample),
+        place=parallel.placement("mesh", 1),
+        state=jnp.zeros(()),
+        eval_key=jax.random.key(0),
+    )
+    looks = SimpleNamespace(probabilities=lambda x: np.eye(2)[np.asarray(x)[:, 0, 0, 0]])
+    (number,) = genmap_jax.evaluate.card.as_asked(run, looks, 100, 0).values()
+    assert number.value == 80.0 and number.null == 50.0 and number.low < 80.0 < number.high
+    run.config.model.classes = None
+    assert genmap_jax.evaluate.card.as_asked(run, looks, 100, 0) == {}
 
 
 def test_a_model_that_memorises_is_flagged_and_real_data_are_not():

@@ -47,10 +47,23 @@ class Density:
 
         The second is 1 - exp(-9 / 2) = 98.9 % under the law itself.
         """
+        counts = self._near(x)
+        return int((counts >= share * len(x) / len(self.modes)).sum()), float(counts.sum() / len(x))
+
+    def mode_kl(self, x: np.ndarray) -> float:
+        """KL(q || uniform) in nats, q the shares of the modes among the points of x near one: 0 if all are equal.
+
+        About (modes - 1) / 2N for N fair points, log(modes) if there is one mode, infinite without any.
+        """
+        counts = self._near(x)
+        q = counts / counts.sum() if counts.any() else np.full(len(counts), np.inf)
+        return float(np.where(q > 0, q * np.log(np.maximum(q, 1e-30) * len(q)), 0.0).sum())
+
+    def _near(self, x: np.ndarray) -> np.ndarray:
+        """How many points are within three std of each mode. [K]"""
         distances = np.linalg.norm(np.asarray(x)[:, None] - self.modes[None], axis=-1)  # [N, K]
         near = distances.min(1) < 3.0 * self.std
-        counts = np.bincount(distances.argmin(1)[near], minlength=len(self.modes))
-        return int((counts >= share * len(x) / len(self.modes)).sum()), float(near.mean())
+        return np.bincount(distances.argmin(1)[near], minlength=len(self.modes))
 
     def score(self, x: Array, sigma: Array | float = 0.0) -> Array:
         """Gradient of the log-density, of the noised law when sigma > 0. [..., 2] -> [..., 2], finite everywhere."""

@@ -101,6 +101,7 @@ def evaluate_run(
             numbers |= quality.class_score(**probabilities, name=looks.name, seed=seed)
             if looks.accuracy is not None:  # a classifier of these data, not of ImageNet
                 numbers |= trained_on_samples(run, looks, held_out, generated, seed)
+                numbers |= as_asked(run, looks, count, seed)
         if name == "image" and run.algorithm.walk is not None:
             numbers |= path_length(run, looks, count, seed)
         if run.config.data.startswith("toy/"):
@@ -237,6 +238,24 @@ def trained_on_samples(
     return {f"TSTR-{looks.name}": Number(**right, n=(len(real), n), better="higher", seed=seed)}
 
 
+def as_asked(run: runs.Run, looks: Extractor, count: int, seed: int) -> dict[str, Number]:
+    """Share of samples of a conditional model that the extractor's classifier gives the label they were asked for.
+
+    As many of each label. In the null floor, real test images and their labels.
+    """
+    classes, test = getattr(run.config.model, "classes", None), run.sources["test"]
+    if classes is None:
+        return {}
+    labels = np.arange(count) % classes
+    compiled = run.place.draw(lambda s, k: run.algorithm.sample(s, k, count, jnp.asarray(labels, jnp.int32)), count)
+    generated = np.asarray(compiled(run.state, jax.random.fold_in(run.eval_key, 1 + seed)))
+    right = 100.0 * (looks.probabilities(generated).argmax(1) == labels)
+    real = _examples(test, "image", POOL), _examples(test, "label", POOL)
+    null = 100.0 * (looks.probabilities(real[0]).argmax(1) == real[1]).mean()
+    low, high = bootstrap(np.mean, right, seed=seed)
+    return {"label as asked, %": Number(float(right.mean()), low, high, float(null), n=(0, count), better="higher")}
+
+
 def path_length(run: runs.Run, looks: Extractor, count: int, seed: int) -> dict[str, Number]:
     """Perceptual path length of the family's latent space."""
     compiled, key = jax.jit(run.algorithm.walk), jax.random.fold_in(run.eval_key, seed)
@@ -261,6 +280,8 @@ def against_the_density(run: runs.Run, generated: np.ndarray, seed: int) -> dict
     if law.modes is not None:
         found, near = law.modes_found(generated)
         numbers["modes"] = Number(float(found), null=float(len(law.modes)), n=(0, len(generated)), better="higher")
+        real = law.mode_kl(np.asarray(law.sample(jax.random.key(2000 + seed), len(generated))))
+        numbers["KL(modes)"] = Number(law.mode_kl(generated), null=real, n=(0, len(generated)))
         numbers["near a mode, %"] = Number(100.0 * near, null=98.9, n=(0, len(generated)), better="higher")
     return numbers
 

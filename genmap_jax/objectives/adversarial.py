@@ -1,4 +1,4 @@
-"""Adversarial losses on logits and the gradient penalties that make them converge. Per example, [B], no reduction.
+"""Adversarial losses on logits and the penalties that make them converge. Per example, [B], no reduction.
 
 A loss is a pair (discriminator's, generator's), both to be minimised, both of `(real, fake)`: the logits D(x) and
 D(G(z)) of the i-th real and the i-th generated example. With p the data and q the generator's density, the best D is
@@ -86,12 +86,58 @@ LOSSES: dict[Loss, tuple[Callable[[Array, Array], Array], Callable[[Array, Array
 }
 
 
-def squared_slope(critic: Critic, x: Array) -> tuple[Array, Array]:
-    """Logits D(x) and |grad_x D(x)|^2, both [B], from one forward pass.
+# ---- penalties: [B], without their weight ----------------------------------------------------------------------------
 
-    On real x the second is R1, on generated x it is R2 (Mescheder et al. 2018, arXiv:1801.04406, eq. 9 and 10, there
-    with the factor gamma / 2). `critic` must not mix examples (no batch statistics): its rows then have own gradients.
-    """
+
+def slope(critic: Critic, x: Array) -> Array:
+    """grad_x D(x), in the shape of x. `critic` must not mix examples: its rows then have gradients of their own."""
     logits, pullback = jax.vjp(critic, x)
-    (slope,) = pullback(jnp.ones_like(logits))
-    return logits, (slope**2).reshape(slope.shape[0], -1).sum(axis=1)
+    return pullback(jnp.ones_like(logits))[0]
+
+
+def squared_slope(critic: Critic, x: Array) -> Array:
+    """|grad D(x)|^2: R1 on real examples, R2 on generated ones.
+
+    Mescheder et al. 2018 (arXiv:1801.04406), eq. 9 and 10, there with the factor gamma / 2.
+    """
+    return _squares(slope(critic, x))
+
+
+def unit_slope(critic: Critic, x: Array) -> Array:
+    """(|grad D(x)| - 1)^2, at the points of `between` (WGAN-GP, eq. 3) or of `around` (DRAGAN)."""
+    return (jnp.sqrt(_squares(slope(critic, x)) + 1e-12) - 1.0) ** 2  # a square root has no gradient at 0
+
+
+def between(real: Array, fake: Array, keys: Array) -> Array:
+    """A uniform point on the line from real example i to generated example i.
+
+    Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1. With the unit slope there, the best D of two point masses at
+    distance d does not estimate d but d (1 + d / (2 weight)).
+    """
+    u = jax.vmap(jax.random.uniform)(keys).reshape(-1, *[1] * (real.ndim - 1))
+    return real + u * (fake - real)
+
+
+def around(real: Array, keys: Array, sd: float) -> Array:
+    """Real examples with Gaussian noise (DRAGAN, Kodali et al. 2017, arXiv:1705.07215)."""
+    return real + sd * jax.vmap(lambda key: jax.random.normal(key, real.shape[1:]))(keys)
+
+
+def lecam(real: Array, fake: Array, anchors: Array) -> Array:
+    """Logits stay near what D said of the *other* kind: (D(x) - a_fake)^2 + (D(G(z)) - a_real)^2.
+
+    anchors: [2], running means (a_real, a_fake) of the logits. Tseng et al. 2021 (arXiv:2104.03310).
+    """
+    return (real - anchors[1]) ** 2 + (fake - anchors[0]) ** 2
+
+
+def consistency(logits: Array, logits_moved: Array) -> Array:
+    """D says the same of an image and of the image moved a little (Zhang et al. 2020, arXiv:1910.12027).
+
+    On generated images too it is the balanced form (Zhao et al. 2021, arXiv:2002.04724).
+    """
+    return (logits - logits_moved) ** 2
+
+
+def _squares(x: Array) -> Array:
+    return (x**2).reshape(x.shape[0], -1).sum(axis=1)

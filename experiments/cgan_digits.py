@@ -1,0 +1,56 @@
+"""Conditional GAN on 8x8 digits: the label beside z, and a projection in the discriminator.
+
+    python experiments/cgan_digits.py                    (101 to 166 s of training on 2 busy CPU cores)
+    python experiments/cgan_digits.py --ablation all --seeds 3 --features own
+    genmap map --data digits --only cgan --seeds 3 --budget 60
+
+Expect, by the last of these (jax 0.10.2), for seeds 0, 1 and 2: 99.2, 98.8 and 97.6 % of 250 samples classified as the
+label asked for (mean 98.5 ± 0.5; real test images 97.7); FD-own64 7.0, 7.0 and 8.0 (mean 7.3 ± 0.3; real images 4.0 ±
+1.1), coverage 0.98, 0.98 and 0.99 (real images 0.97).
+Mirza & Osindero 2014 (https://arxiv.org/abs/1411.1784) is the conditional game, Miyato & Koyama 2018
+(https://arxiv.org/abs/1802.05637) the projection, Huang et al. 2024 (https://arxiv.org/abs/2501.05441) the loss.
+Differs from the papers: fully connected networks, a constant penalty weight, no augmentation.
+"""
+
+from genmap_jax.config import Experiment
+from genmap_jax.implicit import gan
+from genmap_jax.optim import Optim
+
+CONFIG = Experiment(
+    name="cgan_digits",
+    data="digits",
+    steps=5000,
+    batch_size=128,
+    model=gan.Config(
+        shape=(8, 8, 1),
+        levels=17,
+        classes=10,
+        network="mlp",
+        latent=64,
+        width=256,
+        depth=3,
+        condition_g="concat",
+        condition_d="projection",
+        loss="relativistic",
+        r1=1.0,
+        r2=1.0,
+        ema_halflife=10_000,
+        optim=Optim(lr=1e-3, b1=0.0, b2=0.99, clip=0.0, decay=640_000),
+    ),
+)
+ALGORITHM = gan.algorithm
+ABLATIONS = {
+    "concat": {"model.condition_d": "concat"},
+    "auxiliary": {"model.condition_d": "auxiliary"},
+    "dcgan": {"model.network": "dcgan", "model.depth": 1, "model.width": 64},
+    "batch_norm": {
+        **{"model.network": "dcgan", "model.depth": 1, "model.width": 64},
+        **{"model.condition_g": "batch_norm"},
+    },
+    "no_ema": {"model.ema_halflife": None},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.train import main
+
+    main(CONFIG, ALGORITHM, ABLATIONS)

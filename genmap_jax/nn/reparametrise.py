@@ -1,0 +1,92 @@
+"""What a network computes with, as a function of what the optimizer holds: spectral norm and equalised learning rate.
+
+Both are pure functions from a tree of parameters to another of the same shapes, so any network can have them without
+knowing: `network.apply(normalise(params, vectors), x)`. Matrices are leaves named "kernel" (last axis: out) and
+"embedding" (last axis: features); the rest passes through.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Params = Any
+
+# ---- spectral norm ---------------------------------------------------------------------------------------------------
+
+
+def start_vectors(params: Params, key: Array) -> Params:
+    """A random unit vector u for every matrix: the state of the power iteration. None where there is no matrix."""
+
+    def start(i: int, path: tuple, w: Array) -> Array | None:
+        if not _is_matrix(path):
+            return None
+        u = jax.random.normal(jax.random.fold_in(key, i), w.shape[-1:])
+        return u / jnp.linalg.norm(u)
+
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    return structure.unflatten([start(i, path, w) for i, (path, w) in enumerate(leaves)])
+
+
+def power_step(params: Params, vectors: Params) -> Params:
+    """One iteration u <- W^T W u / |W^T W u|, towards the right singular vector of the largest singular value.
+
+    Miyato et al. 2018 (arXiv:1802.05957), algorithm 1. No gradient passes.
+    """
+
+    def iterate(u: Array | None, w: Array) -> Array | None:
+        if u is None:
+            return None
+        w = w.reshape(-1, w.shape[-1])
+        u = w.T @ _unit(w @ u)
+        return jax.lax.stop_gradient(_unit(u))
+
+    return _with_vectors(iterate, vectors, params)
+
+
+def normalise(params: Params, vectors: Params) -> Params:
+    """W / |W u| for every matrix: its largest singular value becomes 1, as well as u knows it.
+
+    The gradient passes through |W u|, not through u. A convolution's kernel counts as the matrix [h w in, out], whose
+    norm is at most that of the convolution, and at least 1 / sqrt(h w) of it.
+    """
+
+    def divide(u: Array | None, w: Array) -> Array:
+        return w if u is None else w / (jnp.linalg.norm(w.reshape(-1, w.shape[-1]) @ u) + 1e-6)
+
+    return _with_vectors(divide, vectors, params)
+
+
+def _with_vectors(fn, vectors: Params, params: Params) -> Params:
+    return jax.tree.map(fn, vectors, params, is_leaf=lambda u: u is None)
+
+
+def _unit(x: Array) -> Array:
+    return x / (jnp.linalg.norm(x) + 1e-12)
+
+
+# ---- equalised learning rate -----------------------------------------------------------------------------------------
+
+
+def unequal(params: Params) -> Params:
+    """Fresh parameters -> what the optimizer shall hold: matrices of about unit variance, whatever their fan-in."""
+    return jax.tree_util.tree_map_with_path(lambda path, w: w / _scale(path, w), params)
+
+
+def equalise(params: Params) -> Params:
+    """The inverse of `unequal`: matrices times 1 / sqrt(fan-in), inside the network.
+
+    Adam's steps have the size of the learning rate, so every layer's weights now move by the same share of their size.
+    Karras et al. 2018 (arXiv:1710.10196), section 4.1.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, w: w * _scale(path, w), params)
+
+
+def _scale(path: tuple, w: Array) -> float:
+    return 1.0 / math.sqrt(math.prod(w.shape[:-1])) if path[-1].key == "kernel" else 1.0
+
+
+def _is_matrix(path: tuple) -> bool:
+    return path[-1].key in ("kernel", "embedding")
