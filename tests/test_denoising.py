@@ -271,7 +271,7 @@ def test_even_times_are_uniform_and_cover_the_batch():
 
 
 def test_ancestral_step_is_gaussian_conditioning(x64):
-    """q(y_s | y_t, x): mean and variance of our step are those of conditioning the joint normal of (y_s, y_t): 1e-10."""
+    """q(y_s | y_t, x): mean and variance of our step are those of conditioning the normal of (y_s, y_t): 1e-10."""
     for t, s in [(3.0, 2.5), (0.5, 0.01), (80.0, 0.002)]:
         joint = np.array([[s**2, s**2], [s**2, t**2]])  # y_t = y_s + independent noise
         gain, x, y_t = joint[0, 1] / joint[1, 1], 0.7, 1.9

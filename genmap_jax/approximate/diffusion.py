@@ -22,6 +22,7 @@ Gaussian with the exact CDF; no augmentation, no dropout.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal, get_args
 
 import flax.linen as nn
@@ -30,8 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from genmap_jax import parallel
-from genmap_jax.algorithm import Algorithm, Array, Key, LogProb, Params, init_state, minimise
+from genmap_jax.algorithm import Algorithm, Array, Batch, Key, LogProb, Params, init_state, minimise
 from genmap_jax.data import pixels
+from genmap_jax.nn.adm import ADM
+from genmap_jax.nn.dit import DiT
 from genmap_jax.nn.mlp import MLP
 from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives import diffusion_bound
@@ -71,7 +74,8 @@ class Config:
     """At time 0, where the data are decoded: sigma = exp(-log_snr / 2) = 0.0013."""
     log_snr_min: float = -5.0
     """At time 1, where sampling starts: sigma = 12."""
-    prediction: predictions.Name = "eps"
+    prediction: Literal["eps", "x0", "v", "F", "velocity", "levels"] = "eps"
+    """"levels": a distribution over the grey values of each pixel, of which the denoiser is the posterior mean."""
     weighting: Weighting = "vlb"
     data_std: float = 1.0
     """Standard deviation of the data, images counted from -1 to 1: of the scaling of F, and of the prior N(0,
@@ -79,15 +83,20 @@ class Config:
     antithetic: bool = True
     """Times evenly spaced over the batch, from one random offset, instead of independent ones."""
 
-    network: Literal["mlp", "unet"] = "mlp"
+    network: Literal["mlp", "unet", "adm", "dit"] = "mlp"
+    """"unet" is DDPM++'s, "adm" that of ADM, "dit" a transformer on patches."""
     width: int = 256
-    """mlp: hidden units. unet: channels at the finest resolution."""
+    """mlp: hidden units. unet, adm: channels at the finest resolution. dit: of a token."""
     blocks: int = 3
-    """Residual blocks; unet: per resolution."""
+    """Residual or transformer blocks; unet, adm: per resolution."""
     mult: tuple[int, ...] = (1, 2, 2, 2)
-    """unet: channels of each resolution in units of width, finest first."""
+    """unet, adm: channels of each resolution in units of width, finest first."""
     attention: tuple[int, ...] = (16,)
-    """unet: resolutions with self-attention."""
+    """unet, adm: resolutions with self-attention."""
+    head_width: int = 64
+    """adm, dit: channels of an attention head."""
+    patch: int = 2
+    """dit: side of a patch."""
     fourier: tuple[int, ...] = ()
     """Exponents n of extra inputs sin and cos (2^n pi x), by which a network sees the last bits. VDM: 7, 8."""
 
@@ -129,7 +138,7 @@ class Config:
 
 
 class Network(nn.Module):
-    """(scaled y [B, *shape], log sigma [B], labels [B] or None) -> what is predicted, [B, *shape]."""
+    """(scaled y [B, *shape], log sigma [B], labels [B] or None) -> what is predicted, [B, *shape(, levels)]."""
 
     cfg: Config
 
@@ -139,13 +148,21 @@ class Network(nn.Module):
         emb = sinusoidal(4.0 * log_sigma, EMBEDDING, period=100.0)  # log sigma: about -7 to 5
         if cfg.classes is not None:
             emb = emb + nn.Embed(cfg.classes + 1, EMBEDDING, embedding_init=nn.initializers.normal(1.0))(label)
-        x = y
+        x, shape, features = y, cfg.shape, cfg.shape[-1]
+        if cfg.prediction == "levels":
+            shape, features = (*shape, cfg.levels), features * cfg.levels
         if cfg.fourier:
             waves = [f(2.0**n * math.pi * y) for n in cfg.fourier for f in (jnp.sin, jnp.cos)]
             x = jnp.concatenate([y, *waves], axis=-1)
-        if cfg.network == "unet":
-            return UNet(cfg.shape[-1], cfg.width, cfg.mult, cfg.blocks, cfg.attention)(x, emb)
-        return MLP(cfg.width, cfg.blocks, cfg.shape)(x, emb)
+        if cfg.network == "mlp":
+            net = MLP(cfg.width, cfg.blocks, (math.prod(shape),))
+        elif cfg.network == "dit":
+            net = DiT(features, cfg.width, cfg.blocks, cfg.width // cfg.head_width, cfg.patch)
+        elif cfg.network == "adm":
+            net = ADM(features, cfg.width, cfg.mult, cfg.blocks, cfg.attention, cfg.head_width)
+        else:
+            net = UNet(features, cfg.width, cfg.mult, cfg.blocks, cfg.attention)
+        return net(x, emb).reshape(-1, *shape)
 
 
 # ---- the model as free functions of its parameters -------------------------------------------------------------------
@@ -161,6 +178,8 @@ def schedule_of(cfg: Config, params: Params) -> Schedule:
 def denoiser(cfg: Config, params: Params) -> Denoise:
     """denoise(y [B, *shape], sigma [B], label [B] or None) -> x_hat; the label `classes` stands for none."""
     network = lambda y, log_sigma, label: Network(cfg).apply({"params": params["network"]}, y, log_sigma, label)  # noqa: E731
+    if cfg.prediction == "levels":
+        return predictions.levels_denoiser(network, cfg.levels, cfg.data_std)
     return predictions.denoiser(cfg.prediction, network, cfg.data_std)
 
 
@@ -200,13 +219,34 @@ def from_real(cfg: Config, x: Array) -> Array:
     return pixels.from_grid(x, cfg.levels) if len(cfg.shape) == 3 else x
 
 
+def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array]]:
+    """The loss for `minimise`; the batch also holds times "t" [B]. See `objectives.denoising`."""
+
+    def some_labels(keys, batch):
+        if cfg.classes is None:
+            return None
+        drop = jax.vmap(lambda key: jax.random.bernoulli(key, cfg.label_drop))(keys)
+        return jnp.where(drop, cfg.classes, batch["label"])
+
+    return weighted_denoising(
+        lambda params: schedule_of(cfg, params),
+        lambda params: denoiser(cfg, params),
+        lambda batch: to_real(cfg, batch["image" if len(cfg.shape) == 3 else "x"]),
+        some_labels,
+        cfg.weighting,
+        cfg.prediction,
+        cfg.data_std,
+    )
+
+
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
 
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     images = len(cfg.shape) == 3
-    factor = 2 ** (len(cfg.mult) - 1)
+    convolutional = cfg.network in ("unet", "adm")
+    factor = 2 ** (len(cfg.mult) - 1) if convolutional else cfg.patch if cfg.network == "dit" else 1
     fields = {field.name: field.type for field in dataclasses.fields(cfg)}
     for name in ("schedule", "prediction", "weighting", "network", "sampler", "likelihood", "trace"):
         allowed = get_args(fields[name])
@@ -220,10 +260,21 @@ def check(cfg: Config) -> None:
         raise ValueError(f"log_snr_min={cfg.log_snr_min} must be less than log_snr_max={cfg.log_snr_max}: swap them")
     if cfg.schedule == "learned" and cfg.weighting != "vlb":
         raise ValueError(f"schedule='learned' is learned for the bound: set weighting='vlb', not {cfg.weighting!r}")
-    if cfg.network == "unet" and not images:
+    if cfg.network != "mlp" and not images:
         raise ValueError(f"network={cfg.network!r} needs a shape (H, W, C), not {cfg.shape}: use network='mlp'")
-    if cfg.network == "unet" and (cfg.shape[0] % factor or cfg.shape[1] % factor):
-        raise ValueError(f"mult={cfg.mult} needs a shape that divides by {factor}, not {cfg.shape}: shorten mult")
+    if images and (cfg.shape[0] % factor or cfg.shape[1] % factor):
+        name = f"mult={cfg.mult}" if convolutional else f"patch={cfg.patch}"
+        raise ValueError(f"{name} needs a shape that divides by {factor}, not {cfg.shape}: shorten it")
+    if cfg.network == "adm" and cfg.width % 4:
+        raise ValueError(f"width={cfg.width} of network='adm' must be a multiple of 4")
+    if cfg.network == "dit" and (cfg.width % cfg.head_width or cfg.width % 4):
+        raise ValueError(
+            f"width={cfg.width} of network='dit' must be a multiple of head_width={cfg.head_width} and of 4"
+        )
+    if cfg.prediction == "levels" and (not images or cfg.weighting == "output"):
+        raise ValueError(
+            "prediction='levels' is of images, under any weighting but 'output': choose another of the two"
+        )
     if cfg.data_std <= 0:
         raise ValueError(f"data_std={cfg.data_std}: give the standard deviation of the data, above 0")
     least = 2 if cfg.sampler == "dpmpp_2m" else 1
@@ -270,25 +321,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             params["schedule"] = log_snr.Learned().init(for_schedule, jnp.zeros(1))["params"]
         return init_state(params, tx, cfg.ema_halflife)
 
-    def labels(batch):
-        return None if cfg.classes is None else batch["label"]
-
-    def some_labels(keys, batch):
-        if cfg.classes is None:
-            return None
-        drop = jax.vmap(lambda key: jax.random.bernoulli(key, cfg.label_drop))(keys)
-        return jnp.where(drop, cfg.classes, batch["label"])
-
-    loss = weighted_denoising(
-        lambda params: schedule_of(cfg, params),
-        lambda params: denoiser(cfg, params),
-        lambda batch: to_real(cfg, batch[name]),
-        some_labels,
-        cfg.weighting,
-        cfg.prediction,
-        cfg.data_std,
-    )
-    update = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
+    update = minimise(training_loss(cfg), tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
 
     def step(state, batch, key):
         for_time, key = jax.random.split(key)
@@ -325,7 +358,11 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         data, params = batch[name], state.averaged
         arguments = denoiser(cfg, params), schedule_of(cfg, params), data, to_real(cfg, data)
         keys = parallel.example_keys(key, len(data))
-        both = {"data_std": cfg.data_std, "levels": cfg.levels if name == "image" else None, "cond": labels(batch)}
+        both = {
+            "data_std": cfg.data_std,
+            "levels": cfg.levels if name == "image" else None,
+            "cond": batch["label"] if cfg.classes else None,
+        }
         if cfg.likelihood == "bound":
             return diffusion_bound.bound(*arguments, keys, steps=cfg.bound_steps, draws=cfg.bound_draws, **both)
         probes = cfg.probes if cfg.trace == "hutchinson" else 0

@@ -12,7 +12,7 @@ Noised data are y = x + sigma noise. Every prediction in use is one line,
     F         of unit variance at every noise level                 EDM: Karras et al. 2022, table 1
     velocity  noise - x, the slope of a straight path               flow matching: Lipman et al. 2023 (arXiv:2210.02747)
 
-v is -F for data of unit variance.
+v is -F for data of unit variance. `levels_denoiser` is the exception: for integers, from a distribution over them.
 """
 
 from collections.abc import Callable
@@ -58,6 +58,27 @@ def denoiser(name: Name, network: Callable[..., Array], data_std: float = 1.0) -
         c = coefficients(name, sigma, data_std)
         out = network(expand(c.c_in, y) * y, jnp.log(sigma), cond)
         return expand(c.c_skip, y) * y + expand(c.c_out, y) * out
+
+    return denoise
+
+
+def levels_denoiser(network: Callable[..., Array], levels: int, data_std: float = 1.0) -> Callable[..., Array]:
+    """A network that puts out log-probabilities of the grey values of each pixel, as a denoiser of images on the grid.
+
+    x_hat = sum_v p(v) x_v,  p(v) ~ softmax(logits)_v N(y; x_v, sigma^2): the network gives what the rest of the image
+    says of a pixel, Bayes' rule what its own noised value says (as in Graves et al. 2023, arXiv:2308.07037, and
+    Dieleman et al. 2022, arXiv:2211.15089). So rounding at low noise, which a bound on integers pays for, need not be
+    learned.
+
+    network: (scaled y, log sigma [B], cond) -> [B, *shape, levels].
+    """
+    values = jnp.linspace(-1.0, 1.0, levels)
+
+    def denoise(y, sigma, cond=None):
+        logits = network(expand(1.0 / jnp.sqrt(sigma**2 + data_std**2), y) * y, jnp.log(sigma), cond)
+        x = values.astype(y.dtype).reshape((1,) * y.ndim + (-1,))
+        likelihood = -0.5 * jnp.square((y[..., None] - x) / expand(sigma, logits))
+        return (jax.nn.softmax(logits + likelihood, axis=-1) * x).sum(-1)
 
     return denoise
 
