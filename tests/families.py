@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax.approximate import diffusion, ebm, vae
+from genmap_jax.approximate import diffusion, ebm, latent_diffusion, vae
 from genmap_jax.implicit import gan, score
 from genmap_jax.optim import Optim
 from genmap_jax.tractable import gpt
@@ -87,6 +87,17 @@ FAMILIES = {
     "diffusion_vectors": Case(
         diffusion.algorithm,
         diffusion.Config(shape=(3,), **DIFFUSION, **diffusion.FLOW_MATCHING, bound_steps=5),
+        "lower_bound",
+    ),
+    "latent_diffusion": Case(
+        latent_diffusion.algorithm,
+        latent_diffusion.Config(
+            **IMAGE,
+            autoencoder=vae.Config(shape=(0,), latent=3, hidden=(16,)),
+            prior=diffusion.Config(shape=(0,), **DIFFUSION, **diffusion.EDM),
+            bound_samples=2,
+            ema_halflife=50.0,
+        ),
         "lower_bound",
     ),
     "score": Case(score.algorithm, score.Config(**IMAGE, **SCORE, ema_halflife=50.0), "estimate"),

@@ -39,7 +39,7 @@ def alpha_of(sigma):
 
 
 def step_by_step(step, y, theirs, scale, tol=1e-6):
-    """Every step from *their* state: errors do not add up. theirs: states; scale: of y into their variables, per level."""
+    """Every step from *their* state: errors do not add up. theirs: states; scale: of y into their variables."""
     run = jax.jit(step)
     carry = (jnp.asarray(y), jnp.zeros_like(jnp.asarray(y)))
     for i, state in enumerate(theirs):
@@ -59,7 +59,7 @@ def vp_levels(scheduler):
 
 
 def stochastic(make, z, states, scale, noises):
-    """The same where a step draws noise: from two draws of ours follow its mean and scale, then what theirs would give."""
+    """The same where a step draws noise: two draws of ours give its mean and scale, then what theirs would give."""
     keys = [keys_of(seed, SHAPE[0]) for seed in (0, 1)]
     run = [jax.jit(make(k)) for k in keys]
     y = jnp.asarray(z / scale[0])
