@@ -588,3 +588,22 @@ def test_euler_on_velocity_is_euler_on_sigma(x64):
 
 def GAUSSIAN_2D(y, sigma):  # noqa: N802
     return 0.5 / (0.5 + sigma**2) * y
+
+
+# ---- integers --------------------------------------------------------------------------------------------------------
+
+
+def test_levels_denoiser_is_bayes_rule(x64):
+    """Log-probabilities of the grey values as the prior: x_hat is the posterior mean (1e-9), and rounds at last."""
+    levels, rng = 5, np.random.default_rng(0)
+    logits = rng.standard_normal((3, 2, levels))
+    sigma, y = np.array([0.05, 0.4, 3.0]), rng.uniform(-1, 1, (3, 2))
+    denoise = predictions.levels_denoiser(lambda z, log_sigma, cond: jnp.asarray(logits), levels)
+    values, truth = np.linspace(-1, 1, levels), np.zeros((3, 2))
+    for b in range(3):
+        for d in range(2):
+            p = np.exp(logits[b, d]) * np.exp(-0.5 * ((y[b, d] - values) / sigma[b]) ** 2)
+            truth[b, d] = (p * values).sum() / p.sum()
+    np.testing.assert_allclose(denoise(jnp.asarray(y), jnp.asarray(sigma)), truth, atol=1e-9)
+    nearest = values[np.abs(y[..., None] - values).argmin(-1)]
+    np.testing.assert_allclose(denoise(jnp.asarray(y), jnp.full(3, 1e-3)), nearest, atol=1e-9)

@@ -84,8 +84,17 @@ def encoded(cfg: vae.Config, params: Params, keys: Array, x: Array) -> tuple[Arr
     return mu + jnp.exp(0.5 * logvar) * eps, (jax.scipy.stats.norm.logpdf(eps) - 0.5 * logvar).sum(-1)
 
 
+def check(cfg: Config) -> None:
+    """Raise one ValueError that names the field and the fix, beside what the two families check of their parts."""
+    if cfg.prior.sampler == "adaptive":
+        raise ValueError("prior.sampler='adaptive' cannot be watched: choose a sampler with a number of steps")
+    if cfg.bound_samples < 1:
+        raise ValueError(f"bound_samples={cfg.bound_samples}: use at least 1")
+
+
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind both to their optimizers. Raises ValueError on a configuration that cannot work."""
+    check(cfg)
     outer, inner = parts(cfg)
     alone, latent = (family.algorithm(c, batch_size=batch_size) for family, c in ((vae, outer), (diffusion, inner)))
     tx = {"vae": optimizer(cfg.optim, batch_size), "prior": optimizer(cfg.prior_optim, batch_size)}
