@@ -43,7 +43,6 @@ CONFIG = Experiment(
 ALGORITHM = diffusion.algorithm
 ABLATIONS = {
     "flow_matching": {"model.schedule": "flow", "model.prediction": "velocity", "model.weighting": "output"},
-    "guided": {"model.guidance": 1.5},
 }
 
 if __name__ == "__main__":

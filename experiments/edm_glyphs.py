@@ -48,10 +48,7 @@ CONFIG = Experiment(
 ALGORITHM = diffusion.algorithm
 ABLATIONS = {
     "no_guidance": {"model.guidance": 1.0},
-    "guidance_3": {"model.guidance": 3.0},
     "guidance_interval": {"model.guidance": 3.0, "model.guidance_interval": (0.2, 5.0)},
-    "euler_35": {"model.sampler": "euler", "model.sample_steps": 35},
-    "dpmpp_2m_35": {"model.sampler": "dpmpp_2m", "model.sample_steps": 35},
     "vlb_weights": {"model.weighting": "vlb", "model.schedule": "linear"},
     "ddpmpp": {"model.network": "unet"},
 }

@@ -38,9 +38,7 @@ CONFIG = Experiment(
 )
 
 ALGORITHM = diffusion.algorithm
-ABLATIONS = {
-    "linear_schedule": {"model.schedule": "linear"},
-}
+ABLATIONS = {}
 
 if __name__ == "__main__":
     from genmap_jax.train import main
