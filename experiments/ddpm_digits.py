@@ -13,15 +13,15 @@ from genmap_jax.approximate import diffusion
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 6000, 128
+STEPS, BATCH = 3000, 128
 
 CONFIG = Experiment(
     name="ddpm_digits",
     data="digits",
     steps=STEPS,
     batch_size=BATCH,
-    eval_every=2000,
-    sample_every=2000,
+    eval_every=1500,
+    sample_every=1500,
     model=diffusion.Config(
         shape=(8, 8, 1),
         levels=17,

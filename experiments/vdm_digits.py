@@ -3,8 +3,8 @@
     python experiments/vdm_digits.py
     python experiments/vdm_digits.py --ablation all --seeds 3
 
-Expect: at most 2.007 ± 0.004 bits/dim on test data (lower bound on the likelihood; mean ± standard error of seeds 0 to 2:
-2.0142 1.9991 2.0062), by `--seeds 3`; energy distance of samples 0.005 ± 0.002; 2 busy CPU cores, jax 0.10.2. More
+Expect: at most 2.007 ± 0.004 bits/dim on test data (a bound; mean ± standard error of seeds 0 to 2: 2.0142 1.9991
+2.0062), by `--seeds 3`; energy distance of samples 0.005 ± 0.002; 2 busy CPU cores, jax 0.10.2. More
 width, more steps or less weight decay overfit: there are 1,297 images to train on.
 
 Differs from the paper: a residual MLP on 64 pixels instead of a U-Net, which predicts a distribution over
