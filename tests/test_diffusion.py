@@ -144,9 +144,9 @@ def test_untrained_model_of_images_is_a_distribution_of_integers():
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset, tol", [("EDM", 0.05), ("VDM", 0.1), ("FLOW_MATCHING", 0.05)])
+@pytest.mark.parametrize("preset, tol", [("VDM", 0.1), ("FLOW_MATCHING", 0.05)])
 def test_training_finds_a_gaussian(preset, tol):
-    """Three correlated dimensions, 500 updates: ODE likelihood within 0.05 nats of the exact density, samples fit.
+    """Three correlated dimensions, 500 updates: ODE likelihood within 0.05 or 0.1 nats of the exact density, samples fit.
 
     For flow matching this is its theorem: the learned marginal velocity is the known one of Gaussian data.
     """
