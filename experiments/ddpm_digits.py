@@ -3,7 +3,9 @@
     python experiments/ddpm_digits.py
     python experiments/ddpm_digits.py --ablation all --seeds 3
 
-Expect: to be measured.
+Expect: at most 3.909 ± 0.008 bits/dim on test data (lower bound of 250 steps; mean ± standard error of seeds 0 to 2:
+3.9167 3.8936 3.9157), and energy distance 0.012 ± 0.003, by `--seeds 3`; 2 busy CPU cores, jax 0.10.2. Samples are
+clean digits; the bound is loose, since "simple" weights spend little on the last noise, where integers are told apart.
 
 Differs from the paper: a residual MLP on 64 pixels instead of a U-Net; the cosine schedule (Nichol & Dhariwal 2021);
 continuous times in training; 250 steps in bound and sampler instead of 1,000; cosine decay of the learning rate.

@@ -4,9 +4,14 @@
     python experiments/sampler_steps.py runs/diffusion_toy
 
 Prints a table, and draws RUN/sampler_steps.png: the energy distance of samples to held-out data (0 where the laws are
-equal; the gray line is what halves of the data read), over three draws, for each sampler and number of evaluations.
+equal; the gray line, below which nothing is drawn, is what halves of the data read) over three draws, for each sampler
+and number of evaluations.
 
-Expect: to be measured.
+Expect, on eight Gaussians (4,000 samples, seed 0 of the model, mean of three draws, whose standard deviations are 0.002
+or less, of Heun after 8 evaluations 0.008; 2 busy CPU cores, jax 0.10.2): after 8 evaluations Euler 0.015, ancestral
+0.017, DPM-Solver++ 0.025, Heun 1.4; after 16 DPM-Solver++ 0.0003, which is what halves of the data read (0.0004),
+ancestral 0.0022, Euler 0.0028, Heun 0.012; from 64 on all are there. Heun makes half as many steps, so few steps hurt
+it most.
 """
 
 import argparse
@@ -56,8 +61,8 @@ def draw(results: dict[str, dict[int, list]], floor: float, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, row in results.items():
         values = np.array(list(row.values()))  # [evaluations, draws]
-        mean = np.maximum(values.mean(1), 0.1 * floor)
-        axes.errorbar(list(row), mean, values.std(1, ddof=1), marker="o", markersize=3, capsize=2, label=name)
+        axes.plot(list(row), np.maximum(values.mean(1), floor), marker="o", markersize=3, label=name)
+        axes.fill_between(list(row), *np.maximum([values.min(1), values.max(1)], floor), alpha=0.2)
     axes.axhline(floor, color="gray", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="energy distance")
     axes.set_xticks(EVALUATIONS, [str(n) for n in EVALUATIONS])

@@ -5,7 +5,9 @@ The mathematics of schedules, samplers and bounds has exact answers of its own i
 
 import dataclasses
 import functools
+import importlib.util
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.samplers import denoising, guidance
 from genmap_jax.samplers.log_snr import fixed
 
+FOLDER = Path(__file__).parents[1] / "experiments"
 TINY = {"width": 16, "blocks": 1, "sample_steps": 4}
 
 
@@ -146,7 +149,7 @@ def test_untrained_model_of_images_is_a_distribution_of_integers():
 
 @pytest.mark.parametrize("preset, tol", [("VDM", 0.1), ("FLOW_MATCHING", 0.05)])
 def test_training_finds_a_gaussian(preset, tol):
-    """Three correlated dimensions, 500 updates: ODE likelihood within 0.05 or 0.1 nats of the exact density, samples fit.
+    """Three correlated dimensions, 500 updates: ODE likelihood within `tol` nats of the exact density, samples fit.
 
     For flow matching this is its theorem: the learned marginal velocity is the known one of Gaussian data.
     """
@@ -185,6 +188,24 @@ def test_sampler_of_the_algorithm_is_the_free_function():
     by_hand = jax.jit(lambda y: denoising.run(denoising.heun(guided, sigmas, cond=label), y, 4))(start)
     np.testing.assert_allclose(drawn, by_hand, rtol=1e-4, atol=1e-5)
     assert algorithm.evaluations == 2 * (2 * 4 - 1)
+
+
+def test_quality_is_measured_at_the_evaluations_asked(monkeypatch, tmp_path):
+    """experiments/sampler_steps.py: three draws of every sampler at every number, and a picture."""
+    spec = importlib.util.spec_from_file_location("sampler_steps", FOLDER / "sampler_steps.py")
+    sampler_steps = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sampler_steps)
+    monkeypatch.setattr(sampler_steps, "EVALUATIONS", (4, 8))
+    monkeypatch.setattr(sampler_steps, "SAMPLERS", {k: sampler_steps.SAMPLERS[k] for k in ("Euler", "Heun")})
+    cfg = diffusion.Config(shape=(2,), **TINY, **diffusion.EDM)
+    state = jax.jit(diffusion.algorithm(cfg, batch_size=2).init)(jax.random.key(0))
+    results = sampler_steps.measure(cfg, state, np.random.default_rng(0).standard_normal((50, 2)), 1)
+    assert {name: {n: len(v) for n, v in row.items()} for name, row in results.items()} == {
+        "Euler": {4: 3, 8: 3},
+        "Heun": {4: 3, 8: 3},
+    }
+    sampler_steps.draw(results, 1e-3, tmp_path / "steps.png")
+    assert (tmp_path / "steps.png").stat().st_size > 1000
 
 
 def test_adaptive_sampler_of_a_fresh_model():

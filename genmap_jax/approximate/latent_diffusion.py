@@ -116,7 +116,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         for_time, for_vae, for_z, for_prior = jax.random.split(key, 4)
         each = lambda key: parallel.example_keys(key, size, axis_name)  # noqa: E731
         z, _ = encoded(outer, state.params["vae"], each(for_z), x)
-        seen = {"x": jax.lax.stop_gradient(z), "t": even_times(for_time, size, axis_name)}
+        seen = {"x": z, "t": even_times(for_time, size, axis_name)}
 
         def means(terms):
             means = {name: term.mean() for name, term in terms.items()}
@@ -161,6 +161,6 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
         nats = jax.lax.map(one, jnp.arange(cfg.bound_samples))  # [K, B]
         stderr = nats.std(0, ddof=1) / cfg.bound_samples**0.5 if cfg.bound_samples > 1 else None
-        return LogProb(nats.mean(0), "lower_bound", stderr)
+        return LogProb(nats.mean(0), "lower_bound" if inner.likelihood == "bound" else "estimate", stderr)
 
     return Algorithm(init, step, sample, log_prob, evaluations=latent.evaluations + 1, trace=trace)
