@@ -113,10 +113,11 @@ def test_inpainting_keeps_what_is_known_and_fills_in_the_rest():
 # ---- likelihood ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("likelihood", ["bound", "ode"])
-def test_likelihood_is_of_the_label_it_is_given(likelihood):
+@pytest.mark.parametrize("likelihood, steps", [("bound", None), ("bound", 3), ("ode", None)])
+def test_likelihood_is_of_the_label_it_is_given(likelihood, steps):
     """Regression (improved-diffusion 126: the label did not reach the bound): other labels, other values."""
-    cfg = diffusion.Config(shape=(2,), **TINY, classes=3, likelihood=likelihood, bound_draws=4, log_snr_max=6.0)
+    options = {"likelihood": likelihood, "bound_steps": steps, "bound_draws": 4, "log_snr_max": 6.0}
+    cfg = diffusion.Config(shape=(2,), **TINY, classes=3, **options)
     algorithm = diffusion.algorithm(cfg, batch_size=4)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     state = state.replace(params=perturbed(cfg))
