@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax.approximate import ebm, vae
+from genmap_jax.approximate import diffusion, ebm, latent_diffusion, vae
 from genmap_jax.implicit import gan, score
 from genmap_jax.optim import Optim
 from genmap_jax.tractable import gpt
@@ -47,6 +47,7 @@ class Case:
 
 IMAGE = {"shape": (8, 8, 1), "levels": 17}
 EBM = {"width": 16, "depth": 1, "chain_steps": 2, "sample_steps": 3, "ais_chains": 8, "ais_temperatures": 5}
+DIFFUSION = {"width": 16, "blocks": 1, "sample_steps": 4, "bound_draws": 4}
 SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
 
 FAMILIES = {
@@ -73,6 +74,32 @@ FAMILIES = {
     ),
     "ebm": Case(ebm.algorithm, ebm.Config(**IMAGE, **EBM, ema_halflife=50.0), "estimate"),
     "ebm_vectors": Case(ebm.algorithm, ebm.Config(shape=(3,), **EBM), "estimate"),
+    "diffusion": Case(
+        diffusion.algorithm,
+        diffusion.Config(**IMAGE, **DIFFUSION, classes=10, schedule="learned", fourier=(2,), ema_halflife=50.0),
+        "lower_bound",
+    ),
+    "diffusion_guided": Case(
+        diffusion.algorithm,
+        diffusion.Config(**IMAGE, **DIFFUSION, **diffusion.EDM, classes=10, guidance=2.0, likelihood="ode", tol=1e-2),
+        "estimate",
+    ),
+    "diffusion_vectors": Case(
+        diffusion.algorithm,
+        diffusion.Config(shape=(3,), **DIFFUSION, **diffusion.FLOW_MATCHING, bound_steps=5),
+        "lower_bound",
+    ),
+    "latent_diffusion": Case(
+        latent_diffusion.algorithm,
+        latent_diffusion.Config(
+            **IMAGE,
+            autoencoder=vae.Config(shape=(0,), latent=3, hidden=(16,)),
+            prior=diffusion.Config(shape=(0,), **DIFFUSION, **diffusion.EDM),
+            bound_samples=2,
+            ema_halflife=50.0,
+        ),
+        "lower_bound",
+    ),
     "score": Case(score.algorithm, score.Config(**IMAGE, **SCORE, ema_halflife=50.0), "estimate"),
     "score_vectors": Case(score.algorithm, score.Config(shape=(3,), **SCORE, trace="exact"), "estimate"),
     "gan": Case(gan.algorithm, gan.Config(**IMAGE, latent=4, width=16, depth=1, ema_halflife=50.0, accumulate=2), None),

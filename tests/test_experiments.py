@@ -12,7 +12,7 @@ from genmap_jax import config as configs
 from genmap_jax import mapping, runs, train
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-NOT_EXPERIMENTS = {"benchmarks", "complete", "export", "long_context"}
+NOT_EXPERIMENTS = {"benchmarks", "complete", "export", "long_context", "sampler_steps"}
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_EXPERIMENTS)
 
 
@@ -41,8 +41,8 @@ def batch_shapes(cfg) -> dict[str, jax.ShapeDtypeStruct]:
 
 def test_every_family_is_on_the_map_of_digits_and_on_that_of_toy_data():
     families = lambda data: {path.stem.split("_")[0] for path in mapping.members(FOLDER, data)}  # noqa: E731
-    assert {"gpt", "vae", "ebm", "score", "gan"} <= families("digits")
-    assert {"vae", "ebm", "score", "gan"} <= families("toy/rings")
+    assert {"gpt", "vae", "ebm", "vdm", "ddpm", "score", "gan"} <= families("digits")
+    assert {"vae", "ebm", "diffusion", "score", "gan"} <= families("toy/rings")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,10 @@ def train(case: families.Case, kind: str, devices: int, fsdp: bool):
     return jax.device_get(state), rows
 
 
-@pytest.mark.parametrize("family", ["gpt", "gpt_labels", "vae", "ebm", "score", "gan", "cgan"])
+FAMILIES = ["gpt", "gpt_labels", "vae", "ebm", "diffusion", "latent_diffusion", "score", "gan", "cgan"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_one_device_equals_eight(family, monkeypatch):
     """1e-5 on metrics and on every leaf of the state, under pmap, mesh and mesh with sharded parameters."""
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 16)  # so that tiny parameters are sharded at all

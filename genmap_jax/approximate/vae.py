@@ -241,7 +241,12 @@ def generate(cfg: Config, params: Params, keys: Key) -> Array:
     The decoder's mean would look smoother, but nobody's density describes it.
     """
     prior, noise = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    mean, log_scale = decode(cfg, params, _normal(prior, cfg.latent))
+    return draw(cfg, params, noise, _normal(prior, cfg.latent))
+
+
+def draw(cfg: Config, params: Params, noise: Key, z: Array) -> Array:
+    """Draw from p(x | z). noise: keys [B], z [B, Z] -> uint8 or float32 [B, *shape]."""
+    mean, log_scale = decode(cfg, params, z)
     if len(cfg.shape) == 1:
         return mean + jnp.exp(log_scale) * _normal(noise, *cfg.shape)
     u = jax.vmap(lambda key: jax.random.logistic(key, cfg.shape))(noise)

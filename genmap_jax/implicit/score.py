@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from genmap_jax import parallel
 from genmap_jax.algorithm import Algorithm, Array, Key, LogProb, Params, init_state, minimise
 from genmap_jax.data import pixels
+from genmap_jax.nn.mlp import MLP
 from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives.denoising_score_matching import Weighting, denoising_score_matching
 from genmap_jax.optim import Optim, optimizer
@@ -100,29 +101,11 @@ def make_sde(cfg: Config) -> SDE:
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-class MLP(nn.Module):
-    """Residual MLP, every block modulated by the noise level (FiLM, Perez et al. 2018) and starting as the identity."""
-
-    width: int
-    blocks: int
-
-    @nn.compact
-    def __call__(self, x, emb):  # [B, ...], [B, E] -> [B, ...]
-        emb = nn.silu(nn.Dense(self.width)(emb))
-        h = nn.Dense(self.width)(x.reshape(x.shape[0], -1))
-        for _ in range(self.blocks):
-            scale, shift = jnp.split(nn.Dense(2 * self.width)(emb), 2, axis=-1)
-            r = nn.silu(nn.Dense(self.width)(nn.LayerNorm(use_fast_variance=False)(h) * (1.0 + scale) + shift))
-            h = h + nn.Dense(self.width, kernel_init=nn.initializers.zeros)(r)
-        h = nn.LayerNorm(use_fast_variance=False)(h)
-        return nn.Dense(math.prod(x.shape[1:]), kernel_init=nn.initializers.zeros)(h).reshape(x.shape)
-
-
 def network(cfg: Config) -> nn.Module:
     """The module (x [B, *shape], emb [B, E]) -> [B, *shape] inside `eps_hat`."""
     if cfg.network == "conv":
         return UNet(cfg.shape[-1], cfg.width, cfg.mult, cfg.blocks, cfg.attention)
-    return MLP(cfg.width, cfg.blocks)
+    return MLP(cfg.width, cfg.blocks, cfg.shape)
 
 
 # ---- the model as free functions of its parameters -------------------------------------------------------------------

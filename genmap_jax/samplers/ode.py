@@ -94,7 +94,7 @@ def probability_flow(sde: SDE, score: Field) -> Field:
 
 def sample(sde: SDE, score: Field, x: Array, *, tol: float = 1e-5) -> Array:
     """x_T [B, ...] -> x_0 [B, ...]: the ODE down to eps_sample, then denoised. A function of x_T alone."""
-    velocity = _flat(probability_flow(sde, score), x.shape[1:])
+    velocity = flat(probability_flow(sde, score), x.shape[1:])
     y, _ = dopri5(velocity, x.reshape(x.shape[0], -1), sde.T, sde.eps_sample, rtol=tol, atol=tol)
     return denoised(sde, score, y.reshape(x.shape))
 
@@ -109,8 +109,19 @@ def log_prob(
         drawn from `keys` [B]. One probe has no standard error.
     tol: relative and absolute tolerance of the solver. Unsolvable examples are NaN.
     """
-    batch, dims = x.shape[0], math.prod(x.shape[1:])
-    velocity = _flat(probability_flow(sde, score), x.shape[1:])
+    velocity = flat(probability_flow(sde, score), x.shape[1:])
+    y, change, stderr = transport(velocity, x.reshape(x.shape[0], -1), sde.eps, sde.T, keys, probes=probes, tol=tol)
+    return jax.scipy.stats.norm.logpdf(y, scale=sde.prior_std()).sum(-1) + change, stderr
+
+
+def transport(
+    velocity: Field, x: Array, t0: float, t1: float, keys: Array | None = None, *, probes: int = 0, tol: float = 1e-5
+) -> tuple[Array, Array, Array | None]:
+    """Carry x [B, D] along a flow from t0 to t1, and its log-density with it: log p_t0(x) = log p_t1(y) + change.
+
+    probes, keys, tol as of `log_prob`. Returns y [B, D], change [B], and its standard error [B] or None.
+    """
+    batch, dims = x.shape
     if probes:
         signs = jax.vmap(lambda key: jax.random.rademacher(key, (probes, dims), x.dtype))(keys)
         vectors = jnp.swapaxes(signs, 0, 1)  # [K, B, D]
@@ -122,14 +133,13 @@ def log_prob(
         div = jnp.sum(vectors * jax.vmap(jvp)(vectors), axis=-1).T  # [B, D or K]
         return jnp.concatenate([dx, div if probes else div.sum(-1, keepdims=True)], axis=-1)
 
-    y = jnp.concatenate([x.reshape(batch, dims), jnp.zeros((batch, max(probes, 1)), x.dtype)], axis=-1)
-    y, _ = dopri5(augmented, y, sde.eps, sde.T, rtol=tol, atol=tol)
-    prior = jax.scipy.stats.norm.logpdf(y[:, :dims], scale=sde.prior_std()).sum(-1)
+    y = jnp.concatenate([x, jnp.zeros((batch, max(probes, 1)), x.dtype)], axis=-1)
+    y, _ = dopri5(augmented, y, t0, t1, rtol=tol, atol=tol)
     change = y[:, dims:]
     stderr = jnp.std(change, axis=-1, ddof=1) / math.sqrt(probes) if probes > 1 else None
-    return prior + change.mean(-1), stderr
+    return y[:, :dims], change.mean(-1), stderr
 
 
-def _flat(field: Callable, shape: tuple[int, ...]) -> Field:
+def flat(field: Callable, shape: tuple[int, ...]) -> Field:
     """A field on [B, *shape] as one on [B, D]."""
     return lambda y, t: field(y.reshape(-1, *shape), t).reshape(y.shape)

@@ -1,0 +1,57 @@
+"""Latent diffusion on 32x32 glyphs: a diffusion prior for a VAE. Rombach et al. 2022, https://arxiv.org/abs/2112.10752
+
+    python experiments/latent_diffusion_glyphs.py
+    python experiments/latent_diffusion_glyphs.py --ablation all --seeds 3
+
+Expect: to be measured.
+
+Differs from the paper: other data; the VAE of vae_glyphs.py, whose latent is a vector, and a residual MLP as network
+of the diffusion model; both are trained at once.
+"""
+
+from genmap_jax.approximate import diffusion, latent_diffusion, vae
+from genmap_jax.config import Experiment
+from genmap_jax.optim import Optim
+
+STEPS, BATCH = 4000, 128
+
+CONFIG = Experiment(
+    name="latent_diffusion_glyphs",
+    data="glyphs",
+    steps=STEPS,
+    batch_size=BATCH,
+    eval_every=STEPS // 2,
+    sample_every=STEPS // 2,
+    model=latent_diffusion.Config(
+        shape=(32, 32, 1),
+        levels=256,
+        autoencoder=vae.Config(shape=(0,), latent=32, hidden=(512, 512)),
+        prior=diffusion.Config(
+            shape=(0,),
+            **diffusion.EDM | {"weighting": "vlb", "schedule": "linear"},
+            log_snr_max=8.0,
+            log_snr_min=-6.0,
+            width=256,
+            blocks=3,
+            sample_steps=18,
+            bound_draws=16,
+        ),
+        bound_samples=8,
+        optim=Optim(lr=1e-3, weight_decay=0.1),
+        prior_optim=Optim(lr=1e-3, weight_decay=0.1, decay=STEPS * BATCH, final=0.05),
+        ema_halflife=20_000.0,
+    ),
+)
+
+ALGORITHM = latent_diffusion.algorithm
+ABLATIONS = {
+    "latent_8": {"model.autoencoder.latent": 8},
+    "edm_weights": {"model.prior.weighting": "edm", "model.prior.schedule": "lognormal"},
+    "beta_2": {"model.autoencoder.beta": 2.0},
+    "no_ema": {"model.ema_halflife": None},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.train import main
+
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -1,0 +1,58 @@
+"""Variational diffusion model on the 8x8 digits. Kingma et al. 2021, https://arxiv.org/abs/2107.00630
+
+    python experiments/vdm_digits.py
+    python experiments/vdm_digits.py --ablation all --seeds 3
+
+Expect: at most 2.007 ± 0.004 bits/dim on test data (a bound; mean ± standard error of seeds 0 to 2: 2.0142 1.9991
+2.0062), by `--seeds 3`; energy distance of samples 0.005 ± 0.002; 2 busy CPU cores, jax 0.10.2. More
+width, more steps or less weight decay overfit: there are 1,297 images to train on.
+
+Differs from the paper: a residual MLP on 64 pixels instead of a U-Net, which predicts a distribution over
+the grey values of each pixel; weight decay; the ends of the schedule are set, its course is learned; a discretised
+Gaussian decoder with the exact CDF.
+"""
+
+from genmap_jax.approximate import diffusion
+from genmap_jax.config import Experiment
+from genmap_jax.optim import Optim
+
+STEPS, BATCH = 2500, 128
+
+CONFIG = Experiment(
+    name="vdm_digits",
+    data="digits",
+    steps=STEPS,
+    batch_size=BATCH,
+    eval_every=1250,
+    sample_every=1250,
+    model=diffusion.Config(
+        shape=(8, 8, 1),
+        levels=17,
+        **diffusion.VDM | {"schedule": "learned", "prediction": "levels"},
+        log_snr_max=8.5,  # sigma 0.014: a ninth of the distance of two grey values
+        log_snr_min=-6.0,  # sigma 20
+        data_std=0.85,
+        width=128,
+        blocks=3,
+        optim=Optim(lr=1e-3, warmup=20_000, decay=STEPS * BATCH, weight_decay=1.0),
+        ema_halflife=50_000.0,
+    ),
+)
+
+ALGORITHM = diffusion.algorithm
+ABLATIONS = {
+    "ode": {"model.likelihood": "ode", "model.trace": "hutchinson", "model.tol": 1e-3},
+    "linear_schedule": {"model.schedule": "linear"},
+    "cosine_schedule": {"model.schedule": "cosine"},
+    "predict_eps": {"model.prediction": "eps"},
+    "predict_v_fourier": {"model.prediction": "v", "model.fourier": (2, 3)},
+    "predict_v": {"model.prediction": "v"},
+    "independent_times": {"model.antithetic": False},
+    "bound_100_steps": {"model.bound_steps": 100},
+    "no_ema": {"model.ema_halflife": None},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.train import main
+
+    main(CONFIG, ALGORITHM, ABLATIONS)

@@ -1,0 +1,107 @@
+"""The U-Net of ADM (Dhariwal & Nichol 2021, "Diffusion Models Beat GANs", arXiv:2105.05233), for diffusion.
+
+Beside DDPM++ (nn/unet.py): the noise level scales and shifts after a normalisation, skip connections are not rescaled,
+attention has heads of a set width and follows every block at its resolutions, on the way up too. The last layer of
+every branch, and of the network, starts at zero.
+
+Differs from the paper: no dropout; a quarter of `width` groups in every normalisation, at most 32.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from genmap_jax.nn.unet import conv, double, half, zeros
+
+Array = jax.Array
+
+
+class Residual(nn.Module):
+    """Residual block, optionally changing the resolution of both branches by `resample`."""
+
+    features: int
+    groups: int
+    resample: str | None = None
+
+    @nn.compact
+    def __call__(self, x, emb):  # [B, H, W, C], [B, E] -> [B, H', W', features]
+        resize = {"half": half, "double": double, None: lambda x: x}[self.resample]
+        h = conv(self.features)(resize(nn.silu(normalise(x, self.groups))))
+        scale, shift = jnp.split(nn.Dense(2 * self.features)(nn.silu(emb))[:, None, None, :], 2, axis=-1)
+        h = normalise(h, self.groups) * (1.0 + scale) + shift
+        h = conv(self.features, init=zeros)(nn.silu(h))
+        x = resize(x)
+        return (x if x.shape[-1] == self.features else conv(self.features, 1)(x)) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over positions, with heads of `head_width` channels."""
+
+    groups: int
+    head_width: int
+
+    @nn.compact
+    def __call__(self, x):  # [B, H, W, C] -> [B, H, W, C]
+        batch, height, width, channels = x.shape
+        heads = max(1, channels // self.head_width)
+        qkv = nn.Dense(3 * channels)(normalise(x, self.groups))
+        q, k, v = jnp.moveaxis(qkv.reshape(batch, height * width, 3, heads, -1), 2, 0)
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        return x + nn.Dense(channels, kernel_init=zeros)(h)
+
+
+def normalise(x: Array, groups: int) -> Array:
+    """Group normalisation; the fast variance would cancel digits."""
+    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False)(x)
+
+
+class ADM(nn.Module):
+    """x [B, H, W, C], emb [B, E] -> [B, H, W, features]. H and W must divide by 2^(len(mult) - 1).
+
+    emb: what the network is told (noise level, plus class where there is one); it passes through two dense layers here.
+    """
+
+    features: int
+    """Output channels."""
+    width: int = 128
+    """Channels at the finest resolution; a multiple of 4."""
+    mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of each resolution, finest first, in units of width."""
+    blocks: int = 3
+    """Residual blocks per resolution on the way down; one more on the way up."""
+    attention: tuple[int, ...] = (16, 8)
+    """Heights at which there is self-attention; always also in the middle."""
+    head_width: int = 64
+
+    @nn.compact
+    def __call__(self, x, emb):
+        groups = math.gcd(32, self.width // 4)
+        emb = nn.Dense(4 * self.width)(emb)
+        emb = nn.Dense(4 * self.width)(nn.silu(emb))
+
+        def block(x, features):
+            x = Residual(features, groups)(x, emb)
+            return Attention(groups, self.head_width)(x) if x.shape[1] in self.attention else x
+
+        x = conv(self.width)(x)
+        skips = [x]
+        for level, mult in enumerate(self.mult):
+            if level:
+                x = Residual(x.shape[-1], groups, "half")(x, emb)
+                skips.append(x)
+            for _ in range(self.blocks):
+                x = block(x, mult * self.width)
+                skips.append(x)
+
+        x = Residual(x.shape[-1], groups)(x, emb)
+        x = Attention(groups, self.head_width)(x)
+        x = Residual(x.shape[-1], groups)(x, emb)
+
+        for level, mult in reversed(list(enumerate(self.mult))):
+            for _ in range(self.blocks + 1):
+                x = block(jnp.concatenate([x, skips.pop()], axis=-1), mult * self.width)
+            if level:
+                x = Residual(x.shape[-1], groups, "double")(x, emb)
+        return conv(self.features, init=zeros)(nn.silu(normalise(x, groups)))

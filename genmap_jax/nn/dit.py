@@ -1,0 +1,87 @@
+"""The diffusion transformer DiT: patches as tokens, the noise level and class as scales, shifts and gates.
+
+Peebles & Xie 2023, "Scalable Diffusion Models with Transformers" (arXiv:2212.09748), with adaLN-Zero: every block's two
+branches are normalised without learned gains, then scaled and shifted by the condition, and their outputs gated by it;
+gates and the last layer start at zero.
+
+Differs from the paper: classes are embedded with the noise level, before the two dense layers, not after; no learned
+variance.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+zeros = nn.initializers.zeros
+glorot = nn.initializers.glorot_uniform()
+
+
+def positions(height: int, width: int, features: int) -> Array:
+    """Fixed codes of a grid of patches: sines and cosines of the column, then of the row. [height * width, features]"""
+    frequencies = 10_000.0 ** -(jnp.arange(features // 4) / (features // 4))
+
+    def code(places):  # [N] -> [N, features / 2]
+        angles = places[:, None] * frequencies[None, :]
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+    row, column = jnp.divmod(jnp.arange(height * width), width)
+    return jnp.concatenate([code(column), code(row)], axis=-1)
+
+
+def modulated(x: Array, shift: Array, scale: Array) -> Array:
+    """x [B, N, D] normalised over D, scaled and shifted for each example, [B, D]."""
+    x = nn.LayerNorm(epsilon=1e-6, use_scale=False, use_bias=False, use_fast_variance=False)(x)
+    return x * (1.0 + scale[:, None]) + shift[:, None]
+
+
+class Block(nn.Module):
+    heads: int
+
+    @nn.compact
+    def __call__(self, x, emb):  # [B, N, D], [B, D] -> [B, N, D]
+        batch, tokens, features = x.shape
+        condition = nn.Dense(6 * features, kernel_init=zeros, name="condition")(nn.silu(emb))
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(condition, 6, axis=-1)
+
+        h = nn.Dense(3 * features, kernel_init=glorot, name="qkv")(modulated(x, shift_1, scale_1))
+        q, k, v = jnp.moveaxis(h.reshape(batch, tokens, 3, self.heads, -1), 2, 0)
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        x = x + gate_1[:, None] * nn.Dense(features, kernel_init=glorot, name="out")(h)
+
+        h = nn.Dense(4 * features, kernel_init=glorot, name="up")(modulated(x, shift_2, scale_2))
+        h = nn.Dense(features, kernel_init=glorot, name="down")(nn.gelu(h, approximate=True))
+        return x + gate_2[:, None] * h
+
+
+class DiT(nn.Module):
+    """x [B, H, W, C], emb [B, E] -> [B, H, W, features]. H and W must divide by `patch`, width by heads and by 4."""
+
+    features: int
+    """Output channels."""
+    width: int = 384
+    """Of a token."""
+    blocks: int = 12
+    heads: int = 6
+    patch: int = 2
+
+    @nn.compact
+    def __call__(self, x, emb):
+        batch, height, width, _ = x.shape
+        rows, columns, p = height // self.patch, width // self.patch, self.patch
+        emb = nn.Dense(self.width, kernel_init=nn.initializers.normal(0.02), name="emb_1")(emb)
+        emb = nn.Dense(self.width, kernel_init=nn.initializers.normal(0.02), name="emb_2")(nn.silu(emb))
+
+        x = x.reshape(batch, rows, p, columns, p, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
+        x = nn.Dense(self.width, kernel_init=glorot, name="embed")(x)
+        x = x + positions(rows, columns, self.width)[None]
+        for i in range(self.blocks):
+            x = Block(self.heads, name=f"block_{i}")(x, emb)
+
+        shift, scale = jnp.split(
+            nn.Dense(2 * self.width, kernel_init=zeros, name="last_condition")(nn.silu(emb)), 2, -1
+        )
+        x = nn.Dense(p * p * self.features, kernel_init=zeros, name="last")(modulated(x, shift, scale))
+        x = x.reshape(batch, rows, columns, p, p, self.features).swapaxes(2, 3)
+        return x.reshape(batch, height, width, self.features)
