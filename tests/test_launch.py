@@ -100,7 +100,8 @@ def test_local_runs_the_map_an_experiment_or_genmap(checkout):
     assert checkout.run("local.sh", mine.name) == [["python", mine.name]]
     assert checkout.run("local.sh", "--help") == [["python", *GENMAP, "--help"]]
     assert checkout.run("local.sh", "data", "x.py") == [["python", *GENMAP, "data", "x.py"]]
-    assert checkout.run("test.sh", "-k", "a b") == [["python", "-m", "pytest", "-k", "a b"]]
+    workers = ["-n", "auto", "--dist", "loadfile"]
+    assert checkout.run("test.sh", "-k", "a b") == [["python", "-m", "pytest", *workers, "-k", "a b"]]
 
 
 def test_installs_again_only_when_something_changed(checkout):
