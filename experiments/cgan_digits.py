@@ -4,7 +4,7 @@
     python experiments/cgan_digits.py --ablation all --seeds 3 --features own
     genmap map --data digits --only cgan --seeds 3 --budget 60
 
-Expect, by the last of these (jax 0.10.2), for seeds 0, 1 and 2: 99.2, 98.8 and 97.6 % of 250 samples classified as the
+Expect: by the last of these (jax 0.10.2), for seeds 0, 1 and 2, 99.2, 98.8 and 97.6 % of 250 samples classified as the
 label asked for (mean 98.5 ± 0.5; real test images 97.7); FD-own64 7.0, 7.0 and 8.0 (mean 7.3 ± 0.3; real images 4.0 ±
 1.1), coverage 0.98, 0.98 and 0.99 (real images 0.97).
 Mirza & Osindero 2014 (https://arxiv.org/abs/1411.1784) is the conditional game, Miyato & Koyama 2018

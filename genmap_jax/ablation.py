@@ -167,14 +167,17 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     measures = {"bits_per_dim": f"bits/dim ({', '.join(sorted(kinds))})", "energy_distance": "energy distance"}
     measures |= {name: name for name in baseline["more"]}
     shown = {key: title for key, title in measures.items() if baseline[key] is not None}
-    header = f"{'variant':16s}" + "".join(f"  {title:>34s}  {'difference':>20s}" for title in shown.values())
+    width = {key: max(17, len(title)) for key, title in shown.items()}
+    header = f"{'variant':16s}" + "".join(
+        f"  {title:>{width[key]}s}  {'difference':>18s}" for key, title in shown.items()
+    )
     lines.append(header)
     for name, result in results.items():
         line = f"{name:16s}"
         for key in shown:
             values, reference = np.array(result[key], float), np.array(baseline[key], float)
             change = "" if name == "baseline" else plus_minus(values - reference, sign=True)
-            line += f"  {plus_minus(values):>34s}  {change:>20s}"
+            line += f"  {plus_minus(values):>{width[key]}s}  {change:>18s}"
         lines.append(line)
     lines.append("every seed:")
     for name, result in results.items():
