@@ -13,7 +13,7 @@ from genmap_jax.approximate import diffusion, latent_diffusion, vae
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 4000, 128
+STEPS, BATCH = 2000, 128
 
 CONFIG = Experiment(
     name="latent_diffusion_glyphs",
