@@ -3,7 +3,7 @@
     python experiments/dit_glyphs.py
     python experiments/dit_glyphs.py --ablation all --seeds 3
 
-Not trained by us to the end.
+Not trained by us.
 
 Differs from the paper: other data, pixels instead of latents, a small network; trained and sampled as EDM; no learned
 variance; a learning rate that falls.

@@ -3,7 +3,7 @@
     python experiments/edm_glyphs.py
     python experiments/edm_glyphs.py --ablation all --seeds 3
 
-Not trained by us to the end.
+Not trained by us.
 
 Differs from the paper: other data; the U-Net of ADM, small; labels dropped from a tenth of the examples, for guidance.
 """

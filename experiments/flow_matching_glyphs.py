@@ -3,7 +3,7 @@
     python experiments/flow_matching_glyphs.py
     python experiments/flow_matching_glyphs.py --ablation all --seeds 3
 
-Not trained by us to the end.
+Not trained by us.
 
 Differs from the paper: other data, a transformer instead of a U-Net; the ends of the path are cut at set noise levels;
 Euler steps instead of an adaptive solver.

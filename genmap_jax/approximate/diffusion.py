@@ -169,10 +169,21 @@ class Network(nn.Module):
 
 
 def schedule_of(cfg: Config, params: Params) -> Schedule:
-    """The schedule of training and of the bound."""
+    """The schedule of training, and of the bound in T steps."""
     if cfg.schedule == "learned":
         return log_snr.learned(params["schedule"], cfg.log_snr_max, cfg.log_snr_min)
     return log_snr.fixed(cfg.schedule, cfg.log_snr_max, cfg.log_snr_min)
+
+
+def schedule_of_bound(cfg: Config, params: Params) -> Schedule:
+    """The schedule of the bound: a straight line stands in for fixed schedules in continuous time.
+
+    There the bound does not depend on the course, but the variance of its estimate does: "lognormal" hardly ever looks
+    at the ends, and then with enormous weights.
+    """
+    if cfg.bound_steps is not None or cfg.schedule == "learned":
+        return schedule_of(cfg, params)
+    return log_snr.fixed("linear", cfg.log_snr_max, cfg.log_snr_min)
 
 
 def denoiser(cfg: Config, params: Params) -> Denoise:
@@ -356,7 +367,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def log_prob(state, batch, key) -> LogProb:
         data, params = batch[name], state.averaged
-        arguments = denoiser(cfg, params), schedule_of(cfg, params), data, to_real(cfg, data)
+        arguments = denoiser(cfg, params), schedule_of_bound(cfg, params), data, to_real(cfg, data)
         keys = parallel.example_keys(key, len(data))
         both = {
             "data_std": cfg.data_std,
