@@ -10,7 +10,7 @@ continuous in z bridges neighbours. 2 busy CPU cores, jax 0.10.2. KL (and modes)
     minimax        none 0.137 0.091 0.160 (22 24 23)    R1 0.026 0.038 0.041 (25 25 25)
     nonsaturating  none 0.124 0.126 0.151 (25 25 25)    R1 0.044 0.024 0.054 (25 25 25)
     hinge          none 0.201 0.113 0.141 (22 24 25)    R1 0.038 0.017 0.120 (25 25 23)
-    least_squares  none 0.117 0.100 0.085 (25 25 25)
+    least_squares  none 0.117 0.100 0.085 (25 25 25)    R1 0.109 0.073 0.066 (24 25 25)
     relativistic   none 0.165 0.187 0.088 (24 24 25)
 
 Metz et al. 2017 (https://arxiv.org/abs/1611.02163) made the grid of Gaussians the test of dropped modes; loss and
