@@ -22,9 +22,7 @@ X = jax.random.normal(KEY, (2, 6, 4, 3))
 def test_down_is_the_convolution_of_stride_two():
     """4x4, stride 2, padding 1, with the tap (2 i + p) at K[i, ..., p]: 1e-5."""
     kernel = jax.random.normal(jax.random.key(1), (2, 2, 2, 2, 3, 5))  # i, j, p, q, in, out
-    ours = networks.Down(5).apply(
-        {"params": {"Conv_0": {"kernel": kernel.reshape(2, 2, 12, 5), "bias": jnp.zeros(5)}}}, X
-    )
+    ours = networks.Down(5).apply({"params": {"Dense_0": {"kernel": kernel.reshape(48, 5), "bias": jnp.zeros(5)}}}, X)
     taps = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 3, 5)
     plain = jax.lax.conv_general_dilated(X, taps, (2, 2), [(1, 1), (1, 1)], dimension_numbers=DIMS)
     np.testing.assert_allclose(ours, plain, atol=1e-5)
@@ -33,7 +31,7 @@ def test_down_is_the_convolution_of_stride_two():
 def test_up_is_the_transposed_convolution_of_stride_two():
     """4x4, stride 2, padding 1, with the tap 2 (1 - t) + p at K[t, ..., p]: 1e-5."""
     kernel = jax.random.normal(jax.random.key(1), (2, 2, 3, 2, 2, 5))  # t, s, in, p, q, out
-    ours = networks.Up(5).apply({"params": {"Conv_0": {"kernel": kernel.reshape(2, 2, 3, 20)}}}, X)
+    ours = networks.Up(5).apply({"params": {"Dense_0": {"kernel": kernel.reshape(12, 20)}}}, X)
     taps = kernel[::-1, ::-1].transpose(0, 3, 1, 4, 2, 5).reshape(4, 4, 3, 5)
     plain = jax.lax.conv_general_dilated(
         X, taps[::-1, ::-1], (1, 1), [(2, 2), (2, 2)], lhs_dilation=(2, 2), dimension_numbers=DIMS

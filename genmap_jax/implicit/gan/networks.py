@@ -4,7 +4,8 @@ All generators take z [B, latent] and labels [B] or None and give x [B, *shape],
 `pixels.dequantise`; all discriminators end in one `Head`. None but DCGAN's generator mixes examples.
 
 Where a form is slow on a CPU, an equal one stands here: 4x4 convolutions of stride 2, plain and transposed, as 2x2 ones
-of stride 1 on rearranged pixels (Shi et al. 2016, arXiv:1609.05158), and grouped convolutions as products by tap.
+of stride 1 on rearranged pixels (Shi et al. 2016, arXiv:1609.05158), which are products with windows of pixels, and
+grouped convolutions as products by tap.
 """
 
 import math
@@ -186,7 +187,8 @@ class Up(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         B, H, W, _ = x.shape
-        x = nn.Conv(4 * self.width, (2, 2), padding=[(1, 1), (1, 1)], use_bias=False, kernel_init=he())(x)
+        x = windows(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+        x = nn.Dense(4 * self.width, use_bias=False, kernel_init=he())(x)
         x = x.reshape(B, H + 1, W + 1, 2, 2, self.width).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(B, 2 * H + 2, 2 * W + 2, self.width)[:, 1:-1, 1:-1]
 
@@ -201,7 +203,12 @@ class Down(nn.Module):
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         B, H, W, C = x.shape
         x = x.reshape(B, H // 2, 2, W // 2, 2, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // 2, W // 2, 4 * C)
-        return nn.Conv(self.width, (2, 2), padding="VALID", kernel_init=he())(x)
+        return nn.Dense(self.width, kernel_init=he())(windows(x))
+
+
+def windows(x: Array) -> Array:
+    """The 2x2 windows of x, row by row: a 2x2 convolution is a product with them. [B, H, W, C] -> [B, H-1, W-1, 4 C]"""
+    return jnp.concatenate([x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]], axis=-1)
 
 
 # ---- R3GAN: Huang et al. 2024 (arXiv:2501.05441) ---------------------------------------------------------------------
