@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="measure the families beside their peers instead")
     args = parser.parse_args()
     if args.peers:
+        jax.config.update("jax_num_cpu_devices", 2)  # without an accelerator: a competitor of its own
         print(f"{os.cpu_count()} cores, jax {jax.__version__}")
         for path in sorted((FOLDER / "peers").glob("*.py")):
             beside_peers(path.stem)

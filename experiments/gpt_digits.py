@@ -6,8 +6,7 @@ https://proceedings.mlr.press/v119/chen20s.html
 
 Expect: 1.841 ± 0.008 bits/dim on test data (exact; mean ± standard error of seeds 0 to 2: 1.8435 1.8536 1.8259), jax
 0.10.2. Longer training overfits.
-Ablations, difference to the baseline over three seeds: rope -0.045 ± 0.011, rms_norm +0.015 ± 0.003,
-class_conditional -0.083 ± 0.007 (bits of the image given its label).
+Ablations, difference to the baseline over three seeds: rope -0.045 ± 0.011, rms_norm +0.015 ± 0.003.
 
 Differs from the paper: 17 grey values instead of a palette of 512 colours, a model of 0.2 M parameters, unconditional.
 """

@@ -7,6 +7,7 @@ DCGAN on 32x32 colour images (non-saturating loss, R1 through the strided convol
 import dataclasses
 import os
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -130,17 +131,19 @@ def comparisons() -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], No
     """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first)."""
     torch.set_num_threads(os.cpu_count())
     rows = {"GAN of gan_digits, updates/s": (MLP, 128, 40), "DCGAN 32x32 with R1, updates/s": (DCGAN, 64, 3)}
-    return {
-        title: (
+    many = ["ours, 2 devices"] if jax.device_count() > 1 else []
+    found = {}
+    for title, (cfg, batch, updates) in rows.items():
+        work = {"cfg": cfg, "batch": batch, "updates": updates}
+        found[title] = (
             updates,
             {
-                "ours": lambda cfg=cfg, batch=batch, updates=updates: ours(cfg, batch, updates, 1),
-                "ours, 2 devices": lambda cfg=cfg, batch=batch, updates=updates: ours(cfg, batch, updates, 2),
-                "torch": lambda cfg=cfg, batch=batch, updates=updates: theirs(cfg, batch, updates),
+                "ours": partial(ours, **work, devices=1),
+                **{name: partial(ours, **work, devices=2) for name in many},
+                "torch": partial(theirs, **work),
             },
         )
-        for title, (cfg, batch, updates) in rows.items()
-    }
+    return found
 
 
 def _images(cfg: gan.Config, batch: int) -> np.ndarray:

@@ -92,7 +92,7 @@ def comparisons() -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], No
     torch.set_num_threads(os.cpu_count())
     step = {
         "ours": lambda: ours_training(1),
-        "ours, 2 devices": lambda: ours_training(2),
+        **({"ours, 2 devices": lambda: ours_training(2)} if jax.device_count() > 1 else {}),
         "torch": lambda: theirs_training(False),
         "torch bf16": lambda: theirs_training(True),
     }
