@@ -175,7 +175,7 @@ def test_tiny_shakespeare_is_split_as_tfds_does(tmp_path):
     (raw / "input.txt").write_text(text + "!")
     with pytest.raises(ValueError, match="other files"):
         data.prepare("tiny_shakespeare", tmp_path, raw)
-    (raw / "input.txt").rename(raw / "other.txt")
+    (raw / "input.txt").unlink()
     with pytest.raises(FileNotFoundError, match="input.txt"):
         data.prepare("tiny_shakespeare", tmp_path / "new", raw)
 

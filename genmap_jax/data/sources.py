@@ -273,8 +273,10 @@ def _prepare_raw(name: str, root: Path, folder: Path) -> Path:
 
     if name not in raw.BUILDERS:
         raise ValueError(f"no raw layout is known for {name!r}, only for {', '.join(raw.BUILDERS)}")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise FileNotFoundError(f"{folder} is not a folder with files")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    if not any(folder.iterdir()):
+        raw.BUILDERS[name].content(folder)  # says which files are missing; TFDS would fail an assertion
     try:
         prepared = _find(name, (root,))
     except FileNotFoundError:
