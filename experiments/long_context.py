@@ -23,8 +23,8 @@ Expect (bits per byte over all positions of 39 windows, mean ± standard error o
     plain       3.450 ± 0.051    3.3981 3.5010
     linear      5.586 ± 0.030    5.5568 5.6161
 
-A model this small, not tuned further at the new length, gains nothing from scaled frequencies; dual chunks beat cutting;
-overlapping windows, at twice the work, beat both.
+A model this small, not tuned further at the new length, gains nothing from scaled frequencies; dual chunks beat
+cutting; overlapping windows, at twice the work, beat both.
 """
 
 import argparse
