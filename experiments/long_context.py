@@ -13,15 +13,15 @@ read them:
     linear, ntk, yarn     rotary frequencies scaled by 4 (genmap_jax/nn/rope.py)
     dual chunk            chunks of 3 L / 4, so that no distance is larger than the trained ones
 
-Expect (bits per byte over all positions of 39 windows, mean ± standard error of seeds 0 and 1, and each; jax 0.10.2):
+Expect (bits per byte over all positions of 39 windows; mean ± standard error of seeds 0 to 2, and each; jax 0.10.2):
 
-    overlapping 1.899 ± 0.004    1.9031 1.8942
-    dual chunk  1.915 ± 0.002    1.9174 1.9133
-    cut         1.930 ± 0.004    1.9341 1.9251
-    yarn        2.529 ± 0.019    2.5480 2.5104
-    ntk         2.559 ± 0.064    2.6229 2.4959
-    plain       3.450 ± 0.051    3.3981 3.5010
-    linear      5.586 ± 0.030    5.5568 5.6161
+    overlapping 1.902 ± 0.004    1.9031 1.8942 1.9078
+    dual chunk  1.916 ± 0.001    1.9174 1.9133 1.9170
+    cut         1.932 ± 0.004    1.9341 1.9251 1.9376
+    yarn        2.530 ± 0.011    2.5480 2.5104 2.5330
+    ntk         2.500 ± 0.070    2.6229 2.4959 2.3808
+    plain       3.395 ± 0.062    3.3981 3.5010 3.2865
+    linear      5.568 ± 0.025    5.5568 5.6161 5.5301
 
 A model this small, not tuned further at the new length, gains nothing from scaled frequencies; dual chunks beat
 cutting; overlapping windows, at twice the work, beat both.
