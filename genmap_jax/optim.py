@@ -69,7 +69,7 @@ def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
 
 
 def _kernels_apart(params):
-    """ "muon" for the kernels of dense layers; embeddings and heads are matrices too, but not maps between features."""
+    """Kernels of dense layers go to muon; embeddings and heads are matrices too, but not maps between features."""
     return jax.tree.map_with_path(
         lambda path, p: "muon" if path[-1].key == "kernel" and p.ndim == 2 else "adam", params
     )
