@@ -12,7 +12,7 @@ from genmap_jax.approximate import diffusion
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 3000, 64
+STEPS, BATCH = 3000, 32
 
 CONFIG = Experiment(
     name="edm_glyphs",
@@ -32,11 +32,11 @@ CONFIG = Experiment(
         log_snr_min=-7.0,  # sigma 33
         data_std=0.75,
         network="adm",
-        width=32,
+        width=16,
         blocks=1,
         mult=(1, 2, 4),
         attention=(8,),
-        head_width=32,
+        head_width=16,
         sample_steps=18,
         guidance=1.5,
         bound_draws=16,

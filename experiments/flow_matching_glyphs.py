@@ -13,7 +13,7 @@ from genmap_jax.approximate import diffusion
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 3000, 64
+STEPS, BATCH = 2000, 64
 
 CONFIG = Experiment(
     name="flow_matching_glyphs",

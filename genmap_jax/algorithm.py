@@ -159,7 +159,8 @@ def minimise(
             mean_loss, state.params, state.opt_state, tx, axis_name, (keys, batch), accumulate
         )
         ema = ema_update(state.ema, params, state.step, parallel.total(size, axis_name), ema_halflife)
-        return State(state.step + 1, params, opt_state, ema), {"loss": value, **metrics}
+        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+        return state, {"loss": value, **metrics}
 
     return step
 

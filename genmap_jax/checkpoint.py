@@ -80,7 +80,7 @@ class Checkpoints:
         steps = self.steps()
         for step in steps:
             try:
-                state = self._load(step, like, self._check_structure(step, like))
+                state = self.at(step, like)
             except OtherState:
                 raise
             except Exception as error:  # Orbax and TensorStore raise bare exceptions for damaged files
@@ -95,6 +95,10 @@ class Checkpoints:
                 f"{self.folder.parent / 'damaged'}. Start again with another --workdir, or remove this one."
             )
         return None
+
+    def at(self, step: int, like: Any) -> Any:
+        """The state of one step, in the layout of `like`. Raises OtherState, or RuntimeError if it does not verify."""
+        return self._load(step, like, self._check_structure(step, like))
 
     def _check_structure(self, step: int, like: Any) -> dict[str, int]:
         """The stored checksums. A state of other leaves is the user's error, not damage: say so and touch nothing."""

@@ -256,6 +256,27 @@ def test_edm_and_simple_weights_are_their_papers(x64):
     np.testing.assert_allclose(losses.weight("simple", level, jnp.ones(9), "v"), 1.0)
 
 
+def test_learned_uncertainty_levels_the_loss(x64):
+    """exp(-u) edm + u: d/du is 1 - exp(-u) edm, so exp(u) ends at the mean edm loss; the network's gradient is edm's
+    divided by exp(u). 1e-9."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 4)))
+    batch, params = {"x": x, "t": jnp.linspace(0.1, 0.9, 6)}, {"scale": jnp.asarray(0.3), "u": jnp.asarray(0.7)}
+
+    def gradient(weighting, uncertainty=None):
+        denoise = lambda params: lambda y, sigma, cond: params["scale"] * y  # noqa: E731
+        loss = losses.weighted_denoising(
+            lambda params: fixed("lognormal", 8.0, -7.0), denoise, lambda batch: batch["x"],
+            lambda keys, batch: None, weighting, "F", 1.0, uncertainty,
+        )  # fmt: skip
+        return jax.value_and_grad(lambda params: loss(params, keys_of(0, 6), batch)["loss"].mean())(params)
+
+    edm, of_edm = gradient("edm")
+    value, found = gradient("uncertainty", lambda params, level: jnp.full(6, params["u"]))
+    np.testing.assert_allclose(value, jnp.exp(-0.7) * edm + 0.7, rtol=1e-9)
+    np.testing.assert_allclose(found["u"], 1.0 - jnp.exp(-0.7) * edm, rtol=1e-9)
+    np.testing.assert_allclose(found["scale"], jnp.exp(-0.7) * of_edm["scale"], rtol=1e-9)
+
+
 def test_even_times_are_uniform_and_cover_the_batch():
     """One in each of 64 equal parts; over keys the first one is uniform; a mean over them varies five times less."""
     t = np.sort(losses.even_times(jax.random.key(0), 64))
@@ -473,6 +494,7 @@ def test_bound_does_not_depend_on_the_course_of_the_schedule(x64):
     means, errors = [t.mean() for t in terms], [t.std() / math.sqrt(n) for t in terms]
     for mean, error in zip(means[1:], errors[1:], strict=True):
         assert abs(mean - means[0]) < 3 * math.hypot(error, errors[0])
+    print("standard deviations of linear, cosine, karras, learned:", [round(float(t.std()), 3) for t in terms])
     assert max(errors) > 2 * min(errors)
 
 
@@ -572,6 +594,22 @@ def test_velocity_of_gaussian_data_is_known(x64):
     x_hat = v / (v + sigma[:, None] ** 2) * y
     truth = ((s - (1 - s) * v) / ((1 - s) ** 2 * v + s**2))[:, None] * z
     np.testing.assert_allclose(predictions.from_data("velocity", x_hat, y, sigma), truth, rtol=1e-9)
+
+
+def test_flow_matching_on_a_variance_preserving_path_is_the_weighted_noise_loss(x64):
+    """z = alpha x + std eps: the squared error of dz/dt is that of the noise times (std rate / 2)^2, rate = -d log SNR
+    / dt: 1e-9 on the cosine path, whose derivatives are known."""
+    t = jnp.array([0.2, 0.5, 0.8])
+    schedule = fixed("cosine", -2.0 * math.log(math.tan(1e-3)), 2.0 * math.log(math.tan(1e-3)))
+    angle = 1e-3 + t * (math.pi / 2 - 2e-3)
+    alpha, std, speed = jnp.cos(angle), jnp.sin(angle), math.pi / 2 - 2e-3
+    x, eps, x_hat = jnp.asarray(np.random.default_rng(0).standard_normal((3, 3, 4)))
+    y = x + schedule.sigma(t)[:, None] * eps
+    eps_hat = (y - x_hat) / schedule.sigma(t)[:, None]
+    velocity = lambda x, eps: speed * (-std[:, None] * x + alpha[:, None] * eps)  # noqa: E731
+    error = jnp.square(velocity(x_hat, eps_hat) - velocity(x, eps)).sum(-1)
+    of_noise = losses.noise_error(lambda y, sigma, cond: x_hat, x, schedule.sigma(t), eps)
+    np.testing.assert_allclose(error, (0.5 * std * schedule.rate(t)) ** 2 * of_noise, rtol=1e-9)
 
 
 def test_one_euler_step_of_a_straight_path_is_exact(x64):

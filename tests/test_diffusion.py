@@ -148,7 +148,7 @@ def test_untrained_model_of_images_is_a_distribution_of_integers():
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset, tol", [("VDM", 0.1), ("FLOW_MATCHING", 0.05)])
+@pytest.mark.parametrize("preset, tol", [("VDM", 0.1), ("FLOW_MATCHING", 0.05), ("EDM2", 0.05)])
 def test_training_finds_a_gaussian(preset, tol):
     """Three correlated dimensions, 500 updates: ODE likelihood within `tol` nats of the exact density, samples fit.
 
@@ -240,6 +240,7 @@ def test_adaptive_sampler_of_a_fresh_model():
         ("label_drop", {"label_drop": 1.0}),
         ("data_std", {"data_std": 0.0}),
         ("bound_steps", {"bound_steps": 0}),
+        ("width", {"power_ema": (0.5,)}),
     ],
 )
 def test_bad_configurations_name_the_field(field, change):

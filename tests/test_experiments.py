@@ -12,7 +12,7 @@ from genmap_jax import config as configs
 from genmap_jax import mapping, runs, train
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-NOT_EXPERIMENTS = {"benchmarks", "complete", "export", "long_context", "sampler_steps"}
+NOT_EXPERIMENTS = {"benchmarks", "complete", "export", "long_context", "post_hoc_ema", "sampler_steps"}
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_EXPERIMENTS)
 
 

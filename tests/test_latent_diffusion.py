@@ -59,5 +59,8 @@ def test_bad_parts_are_refused():
     bad = latent_diffusion.Config(shape=(3,), prior=diffusion.Config(shape=(0,), sampler="adaptive"))
     with pytest.raises(ValueError, match="prior.sampler"):
         latent_diffusion.algorithm(bad, batch_size=2)
+    bad = latent_diffusion.Config(shape=(3,), prior=diffusion.Config(shape=(0,), power_ema=(0.1,)))
+    with pytest.raises(ValueError, match="prior.power_ema"):
+        latent_diffusion.algorithm(bad, batch_size=2)
     with pytest.raises(ValueError, match="^bound_samples="):
         latent_diffusion.algorithm(latent_diffusion.Config(shape=(3,), bound_samples=0), batch_size=2)

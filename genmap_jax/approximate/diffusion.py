@@ -26,11 +26,13 @@ from collections.abc import Callable
 from typing import ClassVar, Literal, get_args
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax import parallel
+from genmap_jax import algorithm as algorithms
+from genmap_jax import averaging, parallel
 from genmap_jax.algorithm import Algorithm, Array, Batch, Key, LogProb, Params, init_state, minimise
 from genmap_jax.data import pixels
 from genmap_jax.nn.adm import ADM
@@ -51,6 +53,7 @@ EMBEDDING = 128
 DDPM = {"schedule": "cosine", "prediction": "eps", "weighting": "simple", "sampler": "ancestral"}
 VDM = {"schedule": "linear", "prediction": "eps", "weighting": "vlb", "sampler": "ancestral"}
 EDM = {"schedule": "lognormal", "prediction": "F", "weighting": "edm", "sampler": "heun", "sample_schedule": "karras"}
+EDM2 = EDM | {"weighting": "uncertainty"}
 FLOW_MATCHING = {"schedule": "flow", "prediction": "velocity", "weighting": "output", "sampler": "euler"}
 
 
@@ -132,6 +135,8 @@ class Config:
     optim: Optim = Optim()
     ema_halflife: float | None = None
     """In examples; None evaluates the last parameters."""
+    power_ema: tuple[float, ...] = ()
+    """Widths of further averages to track, from which experiments/post_hoc_ema.py makes any other; EDM2: 0.05, 0.1."""
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------
@@ -163,6 +168,15 @@ class Network(nn.Module):
         else:
             net = UNet(features, cfg.width, cfg.mult, cfg.blocks, cfg.attention)
         return net(x, emb).reshape(-1, *shape)
+
+
+class Uncertainty(nn.Module):
+    """log of the loss expected at log sigma, [B] -> [B]; 0 at first. Karras et al. 2024, eq. 22."""
+
+    @nn.compact
+    def __call__(self, log_sigma):
+        features = sinusoidal(4.0 * log_sigma, EMBEDDING, period=100.0)
+        return nn.Dense(1, kernel_init=nn.initializers.zeros)(features)[:, 0]
 
 
 # ---- the model as free functions of its parameters -------------------------------------------------------------------
@@ -239,6 +253,9 @@ def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array
         drop = jax.vmap(lambda key: jax.random.bernoulli(key, cfg.label_drop))(keys)
         return jnp.where(drop, cfg.classes, batch["label"])
 
+    def uncertainty(params, level):
+        return Uncertainty().apply({"params": params["uncertainty"]}, -0.5 * level)
+
     return weighted_denoising(
         lambda params: schedule_of(cfg, params),
         lambda params: denoiser(cfg, params),
@@ -247,10 +264,18 @@ def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array
         cfg.weighting,
         cfg.prediction,
         cfg.data_std,
+        uncertainty if cfg.weighting == "uncertainty" else None,
     )
 
 
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
+
+
+@flax.struct.dataclass
+class State(algorithms.State):
+    """With an average of the parameters for each width of `power_ema`."""
+
+    tracked: tuple[Params, ...] = ()
 
 
 def check(cfg: Config) -> None:
@@ -300,6 +325,8 @@ def check(cfg: Config) -> None:
         )
     if not 0.0 <= cfg.label_drop < 1.0:
         raise ValueError(f"label_drop={cfg.label_drop} is a share of the labels: give a number from 0 to below 1")
+    for width in cfg.power_ema:
+        averaging.exponent(width)
     if cfg.bound_steps is not None and cfg.bound_steps < 1 or cfg.bound_draws < 1 or cfg.probes < 1:
         raise ValueError(
             f"bound_steps={cfg.bound_steps}, bound_draws={cfg.bound_draws}, probes={cfg.probes}: at least 1"
@@ -330,7 +357,11 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         params = {"network": Network(cfg).init(for_network, jnp.zeros((1, *cfg.shape)), jnp.zeros(1), label)["params"]}
         if cfg.schedule == "learned":
             params["schedule"] = log_snr.Learned().init(for_schedule, jnp.zeros(1))["params"]
-        return init_state(params, tx, cfg.ema_halflife)
+        if cfg.weighting == "uncertainty":
+            params["uncertainty"] = Uncertainty().init(key, jnp.zeros(1))["params"]
+        state = init_state(params, tx, cfg.ema_halflife)
+        tracked = tuple(jax.tree.map(jnp.copy, params) for _ in cfg.power_ema)
+        return State(state.step, state.params, state.opt_state, state.ema, tracked)
 
     update = minimise(training_loss(cfg), tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
 
@@ -341,7 +372,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             t = even_times(for_time, size, axis_name)
         else:
             t = jax.vmap(jax.random.uniform)(parallel.example_keys(for_time, size, axis_name))
-        return update(state, {**batch, "t": t}, key)
+        state, metrics = update(state, {**batch, "t": t}, key)
+        tracked = averaging.power_update(state.tracked, state.params, state.step, cfg.power_ema)
+        return state.replace(tracked=tracked), metrics
 
     def draw(state, key, n, cond, frames):
         """Frames [frames, n, ...] of what the model makes of its noise, the last the samples."""

@@ -88,6 +88,8 @@ def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix, beside what the two families check of their parts."""
     if cfg.prior.sampler == "adaptive":
         raise ValueError("prior.sampler='adaptive' cannot be watched: choose a sampler with a number of steps")
+    if cfg.prior.power_ema:
+        raise ValueError(f"prior.power_ema={cfg.prior.power_ema} is not tracked here: leave it empty")
     if cfg.bound_samples < 1:
         raise ValueError(f"bound_samples={cfg.bound_samples}: use at least 1")
 

@@ -21,7 +21,7 @@ from genmap_jax.samplers import predictions
 from genmap_jax.samplers.log_snr import Schedule, for_variance
 from genmap_jax.samplers.sde import expand
 
-Weighting = Literal["vlb", "simple", "min_snr", "edm", "sigmoid", "output"]
+Weighting = Literal["vlb", "simple", "min_snr", "edm", "sigmoid", "output", "uncertainty"]
 SNR_CAP = 5.0  # gamma of min-SNR
 SIGMOID_BIAS = 2.0
 
@@ -31,7 +31,8 @@ def weight(name: Weighting, log_snr: Array, rate: Array, prediction: predictions
 
     vlb: -1/2 d lambda / dt, the bound. simple: 1 (Ho et al. 2020). min_snr: min(SNR, 5) times the error of the data
     (Hang et al. 2023, arXiv:2303.09556). edm: that of F (Karras et al. 2022, eq. 8). sigmoid: the bound, less and less
-    above a log SNR of 2 (Kingma & Gao 2023). output: mean squared error of what the network predicts.
+    above a log SNR of 2 (Kingma & Gao 2023). output: mean squared error of what the network predicts. uncertainty: edm,
+    which `weighted_denoising` then divides by the error learned for each noise level.
     """
     snr = jnp.exp(log_snr)
     if name == "vlb":
@@ -40,7 +41,7 @@ def weight(name: Weighting, log_snr: Array, rate: Array, prediction: predictions
         return jnp.ones_like(snr)
     if name == "min_snr":
         return jnp.minimum(snr, SNR_CAP) / snr
-    if name == "edm":
+    if name in ("edm", "uncertainty"):
         return 1.0 / of_prediction("F", jnp.exp(-0.5 * log_snr), data_std)
     if name == "sigmoid":
         return 0.5 * rate * jax.nn.sigmoid(SIGMOID_BIAS - log_snr)
@@ -76,11 +77,14 @@ def weighted_denoising(
     weighting: Weighting,
     prediction: predictions.Name,
     data_std: float,
+    uncertainty: Callable[[Params, Array], Array] | None = None,
 ) -> Callable[[Params, Key, Batch], dict[str, Array]]:
     """The loss for `minimise`, per dimension. The batch also holds "t" [B], uniform times; see `even_times`.
 
     schedule, denoise: of the parameters. data: x [B, ...] of a batch. cond: labels, some dropped; keys [B].
     A schedule that is learned is learned for the variance of the "vlb" weighting.
+    uncertainty: u [B] at log SNR [B], of the parameters: the loss is exp(-u) term + u (Karras et al. 2024,
+        arXiv:2312.02696, eq. 21), least where exp(u) is the mean term, so all noise levels pull alike. None: u = 0.
     """
 
     def loss(params, keys, batch):
@@ -90,6 +94,9 @@ def weighted_denoising(
         level, rate, gauge = for_variance(now.log_snr(batch["t"]), now.rate(batch["t"]))
         error = noise_error(denoise(params), x, jnp.exp(-0.5 * level), noise, cond(for_cond, batch)) / x[0].size
         term = weight(weighting, level, rate, prediction, data_std) * error
+        if uncertainty is not None:
+            u = uncertainty(params, level)
+            return {"loss": jnp.exp(-u) * term + u, "eps_mse": error}
         return {"loss": term + jax.lax.stop_gradient(2.0 * len(term) * term) * gauge, "eps_mse": error}
 
     return loss

@@ -1,0 +1,80 @@
+"""How long should the parameters be averaged? Asked after training, from the checkpoints of one diffusion run.
+
+    python experiments/ddpm_digits.py --model.power-ema 0.05 0.1 --keep 30 --save-every 100 --workdir runs/ema
+    python experiments/post_hoc_ema.py runs/ema
+
+Prints bits/dim (and its kind) of test data and the energy distance of samples for averages of several widths; the width
+is the standard deviation of the weights of an average, as a share of the run. Karras et al. 2024,
+https://arxiv.org/abs/2312.02696: `genmap_jax/averaging.py`.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genmap_jax import averaging, runs
+from genmap_jax.checkpoint import Checkpoints
+from genmap_jax.evaluate.distance import energy_distance
+from genmap_jax.evaluate.examine import real_examples
+from genmap_jax.evaluate.likelihood import bits_per_dim
+
+WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+EXAMPLES = 256
+
+
+def reconstruct(run: runs.Run, widths: tuple[float, ...]) -> list:
+    """Parameters averaged over each of `widths`, from the averages in the run's checkpoints. One checkpoint in memory
+    at a time.
+
+    Raises ValueError if the run tracked none.
+    """
+    held = getattr(run.config.model, "power_ema", ())
+    if not held:
+        raise ValueError(f"{run.folder} tracked no averages: train with --model.power-ema 0.05 0.1 --keep 30")
+    checkpoints = Checkpoints(run.folder / "checkpoints", run.config.keep)
+    steps = sorted(checkpoints.steps())
+    weights = [averaging.combination(held, steps, width) for width in widths]
+    like = run.place.like(run.algorithm, jax.random.key(run.config.seed))
+    totals = [jax.tree.map(jnp.zeros_like, run.state.params) for _ in widths]
+    for i, step in enumerate(steps):
+        tracked = checkpoints.at(step, like).tracked
+        for k, w in enumerate(weights):
+            for average, share in zip(tracked, w[i], strict=True):
+                totals[k] = jax.tree.map(
+                    lambda total, a, share=share: total + share.astype(a.dtype) * a, totals[k], average
+                )
+    checkpoints.close()
+    return totals
+
+
+def measure(run: runs.Run, params) -> tuple[float, str, float]:
+    """(bits/dim of test data, its kind, energy distance of samples to them) of one set of parameters."""
+    state, test = run.state.replace(ema=params), run.sources["test"]
+    value = jax.jit(run.algorithm.log_prob)(state, test.take(test.spaced(EXAMPLES)), run.eval_key)
+    real, scale = real_examples(test)
+    generated = np.asarray(jax.jit(run.algorithm.sample, static_argnums=2)(state, run.eval_key, len(real)))
+    distance = energy_distance(real=real, generated=generated / scale).value
+    return bits_per_dim(float(value.nats.mean()), test.dims), test.kind(value.kind), distance
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a diffusion model trained with --model.power-ema")
+    parser.add_argument("--widths", type=float, nargs="+", default=WIDTHS, metavar="W", help=f"default: {WIDTHS}")
+    args = parser.parse_args()
+    run = runs.open_run(args.run, Path(__file__).parent)
+    candidates = {"last parameters": run.state.params}
+    if run.state.ema is not None:
+        candidates["ema_halflife"] = run.state.ema
+    averages = reconstruct(run, tuple(args.widths))
+    candidates |= {f"width {width:g}": params for width, params in zip(args.widths, averages, strict=True)}
+    for name, params in candidates.items():
+        bits, kind, distance = measure(run, params)
+        print(f"{name:18s} {bits:8.4f} bits/dim ({kind})   energy distance {distance:8.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
