@@ -61,7 +61,7 @@ def test_power_average_is_its_closed_form_sum(walk):
 
 
 def test_width_is_the_standard_deviation_of_the_weights():
-    """The paper's two, gamma 16.97 and 6.94; numerically over updates for others, 1e-3; the widest is the plain mean."""
+    """Gamma 16.97 and 6.94 of the paper; others numerically over updates, 1e-3; the widest is the plain mean."""
     assert averaging.exponent(0.05) == pytest.approx(16.97, abs=0.01)
     assert averaging.exponent(0.10) == pytest.approx(6.94, abs=0.01)
     assert averaging.exponent(averaging.WIDEST) == pytest.approx(0.0, abs=1e-6)
