@@ -67,7 +67,12 @@ ABLATIONS = {
     for loss in adversarial.LOSSES
     if (loss, name) not in (("relativistic", "r1_r2"), ("wasserstein", "none"), ("wasserstein", "lecam"))
 }  # the first is the baseline, the others have no minimum
-ABLATIONS |= {"no_ema": {"model.ema_halflife": None}, "spectral_norm": OFF | {"model.spectral_norm": True}}
+ABLATIONS |= {
+    "spectral_norm": OFF | {"model.spectral_norm": True},
+    "no_ema": {"model.ema_halflife": None},
+    "constant_rate": {"model.optim.decay": 0},  # where the average matters
+    "constant_rate_no_ema": {"model.optim.decay": 0, "model.ema_halflife": None},
+}
 
 if __name__ == "__main__":
     from genmap_jax.train import main

@@ -5,8 +5,8 @@ initialisation and noise that `--seed i` would give it alone. Finished variants 
 on where it stopped.
 
 Measured are bits per dimension and the energy distance of samples, where there are any; modes, on toy mixtures; and
-with --features the Fréchet distance in those features, and how many samples of a conditional model are of the label
-asked for.
+with --features the Fréchet distance in those features, how far the shares of classes are off (TV), and how many samples
+of a conditional model are of the label asked for.
 """
 
 import json
@@ -135,20 +135,29 @@ def _modes(algorithm, cfg: Experiment, state, keys, count: int = 10_000) -> tupl
 
 def _looked_at(looks: Extractor, algorithm, cfg: Experiment, sources, state, keys) -> tuple[dict, dict]:
     """Fréchet distance of each seed's samples, and the share that is of the label asked for; and of real data."""
-    held_out = [sources[split].take(sources[split].spaced(cfg.eval_examples)) for split in ("validation", "test")]
-    images = np.concatenate([part["image"] for part in held_out])
+    both = [sources[split].take(sources[split].spaced(cfg.eval_examples)) for split in ("validation", "test")]
+    images = np.concatenate([part["image"] for part in both])
     count, classes = min(1000, len(images) // 2), getattr(cfg.model, "classes", None)
     cond = None if classes is None else jnp.arange(count) % classes
     generated = np.asarray(jax.jit(jax.vmap(lambda s, k: algorithm.sample(s, k, count, cond)))(state, keys))
     real = looks.features(images)
-    number = [quality.distances(held_out=real, generated=looks.features(x), name=looks.name) for x in generated]
-    fd = f"FD-{looks.name}"
-    values = {fd: [n[fd].value for n in number] + [number[0][fd].null]}
-    if classes is not None and looks.probabilities is not None:
-        share = lambda x, labels: 100.0 * float((looks.probabilities(x).argmax(1) == labels).mean())  # noqa: E731
-        labels = np.concatenate([part["label"] for part in held_out])
-        values["label as asked, %"] = [share(x, np.asarray(cond)) for x in generated] + [share(images, labels)]
+    name, probabilities = looks.name, looks.probabilities
+    values = _with_null(f"FD-{name}", quality.distances, looks.features, real, generated, name)
+    if probabilities is not None and looks.accuracy is not None:  # a classifier of these data
+        held_out = probabilities(images)
+        values |= _with_null(f"TV-{name}", quality.class_balance, probabilities, held_out, generated, name)
+        if classes is not None:
+            labels = np.concatenate([part["label"] for part in both])
+            share = lambda p, labels: 100.0 * float((p.argmax(1) == labels).mean())  # noqa: E731
+            asked = [share(probabilities(x), np.asarray(cond)) for x in generated]
+            values["label as asked, %"] = [*asked, share(held_out, labels)]
     return _last_apart(values)
+
+
+def _with_null(key: str, measure, seen, real: np.ndarray, generated: np.ndarray, name: str) -> dict[str, list[float]]:
+    """One number of `quality` for the samples of every seed, and its null floor."""
+    numbers = [measure(held_out=real, generated=seen(x), name=name)[key] for x in generated]
+    return {key: [number.value for number in numbers] + [numbers[0].null]}
 
 
 def _last_apart(values: dict) -> tuple[dict, dict]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from genmap_jax.evaluate import kernel, manifold, memorisation
+from genmap_jax.evaluate import kernel, manifold, memorisation, quality
 from genmap_jax.evaluate.diversity import inception_score, vendi_score
 from genmap_jax.evaluate.frechet import frechet_distance, merge, moments
 from genmap_jax.evaluate.kernel import cmmd, kernel_distance
@@ -247,6 +247,15 @@ def test_copies_of_one_point_lie_in_closed_balls_only():
 
 
 # ---- diversity -------------------------------------------------------------------------------------------------------
+
+
+def test_class_balance_is_the_total_variation_of_likeliest_classes():
+    """Samples of the first of four equal classes only: 3/4; all of them: near 0."""
+    sharp = np.full((400, 4), 0.1) + 0.6 * np.eye(4)[np.arange(400) % 4]
+    (one,) = quality.class_balance(held_out=sharp, generated=sharp[::4], name="x").values()
+    assert one.value == pytest.approx(0.75, abs=0.1) and one.null < 0.15 and one.low <= one.value <= one.high
+    (own,) = quality.class_balance(held_out=sharp, generated=sharp, name="x").values()
+    assert own.value < 0.15
 
 
 def test_inception_score_at_its_bounds():

@@ -100,6 +100,7 @@ def evaluate_run(
             probabilities = {k: looks.probabilities(v) for k, v in (("held_out", held_out), ("generated", generated))}
             numbers |= quality.class_score(**probabilities, name=looks.name, seed=seed)
             if looks.accuracy is not None:  # a classifier of these data, not of ImageNet
+                numbers |= quality.class_balance(**probabilities, name=looks.name, seed=seed)
                 numbers |= trained_on_samples(run, looks, held_out, generated, seed)
                 numbers |= as_asked(run, looks, count, seed)
         if name == "image" and run.algorithm.walk is not None:

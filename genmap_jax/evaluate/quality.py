@@ -79,6 +79,13 @@ def class_score(*, held_out: np.ndarray, generated: np.ndarray, name: str, seed:
     return {f"IS-{name}": compare(lambda real, generated: diversity.inception_score(generated), "higher")}
 
 
+def class_balance(*, held_out: np.ndarray, generated: np.ndarray, name: str, seed: int = 0) -> dict[str, Number]:
+    """Total variation between the shares of classes, each example in its likeliest: of probabilities [R, K], [M, K]."""
+    shares = lambda p: np.bincount(p.argmax(1), minlength=p.shape[1]) / len(p)  # noqa: E731
+    variation = lambda real, generated: 0.5 * float(np.abs(shares(real) - shares(generated)).sum())  # noqa: E731
+    return {f"TV-{name}": _comparison(held_out, generated, seed)(variation, "lower")}
+
+
 def energy(*, held_out: np.ndarray, generated: np.ndarray, seed: int = 0) -> dict[str, Number]:
     """Energy distance in the space of the data themselves, which needs no extractor. [R, ...], [M, ...]"""
     compare = _comparison(held_out.reshape(len(held_out), -1), generated.reshape(len(generated), -1), seed)
