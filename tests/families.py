@@ -76,12 +76,14 @@ FAMILIES = {
     "ebm_vectors": Case(ebm.algorithm, ebm.Config(shape=(3,), **EBM), "estimate"),
     "diffusion": Case(
         diffusion.algorithm,
-        diffusion.Config(**IMAGE, **DIFFUSION, classes=10, schedule="learned", fourier=(2,), ema_halflife=50.0),
+        diffusion.Config(
+            **IMAGE, **DIFFUSION, classes=10, schedule="learned", fourier=(2,), ema_halflife=50.0, power_ema=(0.1,)
+        ),
         "lower_bound",
     ),
     "diffusion_guided": Case(
         diffusion.algorithm,
-        diffusion.Config(**IMAGE, **DIFFUSION, **diffusion.EDM, classes=10, guidance=2.0, likelihood="ode", tol=1e-2),
+        diffusion.Config(**IMAGE, **DIFFUSION, **diffusion.EDM2, classes=10, guidance=2.0, likelihood="ode", tol=1e-2),
         "estimate",
     ),
     "diffusion_vectors": Case(

@@ -89,6 +89,16 @@ def test_post_hoc_average_is_the_one_that_was_not_tracked(walk):
         assert np.abs(made(width) - found[k]).max() < 0.1 * spread, width
 
 
+def test_the_first_average_of_a_run_is_its_first_update():
+    """Each average looks at the parameters *after* the update: after one, they are equal, bit for bit."""
+    cfg = diffusion.Config(shape=(2,), width=8, blocks=1, power_ema=WIDTHS)
+    algorithm = diffusion.algorithm(cfg, batch_size=4)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    after, _ = jax.jit(algorithm.step)(state, {"x": np.ones((4, 2), np.float32)}, jax.random.key(1))
+    for average in after.tracked:
+        jax.tree.map(np.testing.assert_array_equal, average, after.params)
+
+
 def test_post_hoc_ema_of_a_run(tmp_path):
     """experiments/post_hoc_ema.py: of the checkpoints of a run, the held width is the state's own average, 1e-5."""
     written, _, _ = runs.read_experiment(FOLDER / "ddpm_digits.py")
