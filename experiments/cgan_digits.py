@@ -39,14 +39,15 @@ CONFIG = Experiment(
     ),
 )
 ALGORITHM = gan.algorithm
+DCGAN = {
+    **{"model.network": "dcgan", "model.depth": 1, "model.width": 32},
+    **{"steps": 2000, "model.optim.decay": 256_000},
+}
 ABLATIONS = {
     "concat": {"model.condition_d": "concat"},
     "auxiliary": {"model.condition_d": "auxiliary"},
-    "dcgan": {"model.network": "dcgan", "model.depth": 1, "model.width": 64},
-    "batch_norm": {
-        **{"model.network": "dcgan", "model.depth": 1, "model.width": 64},
-        **{"model.condition_g": "batch_norm"},
-    },
+    "dcgan": DCGAN,
+    "batch_norm": DCGAN | {"model.condition_g": "batch_norm"},
     "no_ema": {"model.ema_halflife": None},
 }
 

@@ -14,7 +14,7 @@ from genmap_jax.config import Experiment
 from genmap_jax.implicit import gan
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 6000, 64
+STEPS, BATCH = 9000, 64
 CONFIG = Experiment(
     name="cgan_glyphs",
     data="glyphs",
@@ -33,17 +33,18 @@ CONFIG = Experiment(
         squash=True,
         condition_g="concat",
         condition_d="projection",
-        loss="relativistic",
+        loss="nonsaturating",
         r1=1.0,
         r2=1.0,
         ema_halflife=10_000,
-        optim=Optim(lr=5e-4, b1=0.0, b2=0.99, clip=0.0, decay=STEPS * BATCH),
+        optim=Optim(lr=1e-3, b1=0.0, b2=0.99, clip=0.0, decay=STEPS * BATCH),
     ),
 )
 ALGORITHM = gan.algorithm
 ABLATIONS = {
     "concat": {"model.condition_d": "concat"},
     "auxiliary": {"model.condition_d": "auxiliary"},
+    "relativistic": {"model.loss": "relativistic"},
     "no_ema": {"model.ema_halflife": None},
 }
 

@@ -3,7 +3,9 @@
     python experiments/dit_glyphs.py
     python experiments/dit_glyphs.py --ablation all --seeds 3
 
-Not trained by us.
+Expect: at most 1.733 bits/dim on 512 test images given the label (a bound; standard error 0.011), seed 0, 15 minutes on
+one busy CPU core, jax 0.10.2. That is too short: samples are strokes and not yet letters, which the U-Net of
+edm_glyphs.py draws after half as many images. Other seeds and the ablations have not been run.
 
 Differs from the paper: other data, pixels instead of latents, a small network; trained and sampled as EDM; no learned
 variance; a learning rate that falls.

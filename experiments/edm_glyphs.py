@@ -3,7 +3,9 @@
     python experiments/edm_glyphs.py
     python experiments/edm_glyphs.py --ablation all --seeds 3
 
-Not trained by us.
+Expect: at most 1.449 bits/dim on 512 test images given the label (a bound; standard error 0.007), seed 0, 33 minutes on
+one busy CPU core, jax 0.10.2. Samples are letters and digits that can be read; a few strokes are loose. Other seeds and
+the ablations have not been run.
 
 Differs from the paper: other data; the U-Net of ADM, small; labels dropped from a tenth of the examples, for guidance.
 """

@@ -39,6 +39,7 @@ ABLATIONS = {
     "hinge": {"model.loss": "hinge"},
     "wasserstein": {"model.loss": "wasserstein"},
     "minimax": {"model.loss": "minimax"},
+    "conv": {"model.network": "conv", "model.width": 32, "model.depth": 2, "steps": 2000},
     "no_penalty": {"model.r1": 0.0, "model.r2": 0.0},
     "no_ema": {"model.ema_halflife": None},
     "diffaugment": {"model.augment": ("translation", "cutout")},

@@ -397,6 +397,8 @@ def test_combinations_without_a_meaning_are_refused():
         gan.algorithm(gan.Config(shape=(2,), augment=("colour",)), batch_size=4)
     with pytest.raises(ValueError, match="width=12.* multiple of 8"):
         gan.algorithm(gan.Config(shape=(8, 8, 1), network="r3gan", width=12), batch_size=4)
+    with pytest.raises(ValueError, match="'turn' needs square images"):
+        gan.algorithm(gan.Config(shape=(4, 8, 1), augment=("turn",)), batch_size=4)
     with pytest.raises(ValueError, match="batch_size=10 .* multiple of 4"):
         gan.algorithm(gan.Config(shape=(2,), critic_steps=2, accumulate=2), batch_size=10)
 
