@@ -240,7 +240,7 @@ def test_adaptive_sampler_of_a_fresh_model():
         ("label_drop", {"label_drop": 1.0}),
         ("data_std", {"data_std": 0.0}),
         ("bound_steps", {"bound_steps": 0}),
-        ("width", {"power_ema": (0.5,)}),
+        ("power_ema", {"power_ema": (0.5,)}),
     ],
 )
 def test_bad_configurations_name_the_field(field, change):

@@ -325,8 +325,8 @@ def check(cfg: Config) -> None:
         )
     if not 0.0 <= cfg.label_drop < 1.0:
         raise ValueError(f"label_drop={cfg.label_drop} is a share of the labels: give a number from 0 to below 1")
-    for width in cfg.power_ema:
-        averaging.exponent(width)
+    if not all(0.0 < width <= averaging.WIDEST for width in cfg.power_ema):
+        raise ValueError(f"power_ema={cfg.power_ema}: shares of the run, above 0 and at most {averaging.WIDEST:.3f}")
     if cfg.bound_steps is not None and cfg.bound_steps < 1 or cfg.bound_draws < 1 or cfg.probes < 1:
         raise ValueError(
             f"bound_steps={cfg.bound_steps}, bound_draws={cfg.bound_draws}, probes={cfg.probes}: at least 1"
