@@ -4,7 +4,7 @@
     python experiments/cgan_glyphs.py --ablation all --seeds 3 --features own       (not run by us)
     genmap map --data glyphs --only cgan --seeds 3 --budget 60       (training: about 5 minutes a seed on one CPU core)
 
-Expect, by the last of these, of 1,000 samples (seeds 0, 1, 2; jax 0.10.2): 82.4 81.7 81.8 % classified as the letter
+Expect: by the last of these, of 1,000 samples (seeds 0, 1, 2; jax 0.10.2): 82.4 81.7 81.8 % classified as the letter
 asked for (mean 82.0 ± 0.2; real test images 92.9); FD-own64 39.5 30.4 30.7 (mean 33.5 ± 3.0; real images 7.5 ± 1.0);
 coverage 0.84 0.83 0.84 (real images 0.97). Letters are easily read; strokes are speckled. With one seed, 6,000 steps
 and half the learning rate: 74 % and FD 44; with penalties of 0.3, 80 % and 61; with the relativistic loss, 59 % and 47,

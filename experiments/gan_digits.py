@@ -4,7 +4,7 @@
     python experiments/gan_digits.py --ablation all --seeds 3 --features own
     genmap map --data digits --only gan --seeds 3 --budget 60
 
-Expect, by the second command, of 250 samples (seeds 0 to 2, jax 0.10.2): FD-own64 10.3 8.8 11.1 (real images 4.0);
+Expect: by the second command, of 250 samples (seeds 0 to 2, jax 0.10.2): FD-own64 10.3 8.8 11.1 (real images 4.0);
 total variation of the shares of classes 0.132 0.112 0.152 (real images 0.105); energy distance to the test images
 0.0128 0.0164 0.0192. Mean ± standard error:
 

@@ -80,7 +80,7 @@ def test_a_card_says_of_every_number_how_to_read_it(vae):
     assert it["likelihood"]["kind"] == "lower_bound" and it["likelihood"]["unit"] == "bits/dim"
     assert it["likelihood"]["low"] < it["likelihood"]["value"] < it["likelihood"]["high"]
     assert it["extractor"]["name"] == "own64" and len(it["extractor"]["hash"]) == 12
-    wanted = ["FD", "KD", "CMMD", "Vendi", "precision", "recall", "density", "coverage", "IS", "TSTR", "PPL"]
+    wanted = ["FD", "KD", "CMMD", "Vendi", "precision", "recall", "density", "coverage", "IS", "TV", "TSTR", "PPL"]
     assert {f"{name}-own64" for name in wanted} | {"energy", "C_T", "AuthPct"} == set(it["metrics"])
     for name, number in it["metrics"].items():
         assert math.isfinite(number["value"]) and number["n"][1] > 0 and number["better"], name
