@@ -112,12 +112,33 @@ def sampling_rate(cfg, family) -> float:
     return cfg.samples / statistics.median(times)
 
 
+def our_updates(family, cfg, batch, updates: int, devices: int):
+    """A function that makes `updates` updates on one batch. cfg: of the model, batch: as `data.batch` gives it."""
+    size = len(next(iter(batch.values())))
+    place = parallel.placement(devices=devices, batch_size=size)
+    algorithm = train.keyed_by_step(family(cfg, batch_size=size, axis_name=place.axis_name))
+    key = jax.random.key(0)
+    state = place.init(algorithm, key)
+    step = place.compile(algorithm, state)
+    batch = place.put(batch)
+
+    def run() -> None:
+        nonlocal state
+        for i in range(updates):
+            state, metrics = step(state, batch, key)
+            if i % train.IN_FLIGHT == 0:
+                jax.block_until_ready(metrics)
+        jax.block_until_ready(metrics)
+
+    return run
+
+
 def beside_peers(name: str) -> None:
     """Print, for every comparison of experiments/peers/NAME.py, the median rate of each competitor and our ratio."""
     spec = importlib.util.spec_from_file_location(f"peer_{name}", FOLDER / "peers" / f"{name}.py")
     peer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(peer)
-    for title, (units, competitors) in peer.comparisons().items():
+    for title, (units, competitors) in peer.comparisons(our_updates).items():
         runs_of = {who: set_up() for who, set_up in competitors.items()}
         for run in runs_of.values():  # compilation and first touches
             run()

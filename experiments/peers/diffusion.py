@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import torch
 
-from genmap_jax import parallel, train
 from genmap_jax.approximate import diffusion
 from genmap_jax.optim import Optim
 
@@ -22,23 +21,6 @@ SMALL = diffusion.Config(
     shape=(32, 32, 1), **diffusion.EDM, network="adm", **SIZES, sample_steps=18, optim=Optim(weight_decay=0.01)
 )
 EVALUATIONS = 2 * SMALL.sample_steps - 1
-
-
-def ours_training(devices: int) -> Callable[[], None]:
-    place = parallel.placement(devices=devices, batch_size=BATCH)
-    algorithm = train.keyed_by_step(diffusion.algorithm(SMALL, batch_size=BATCH, axis_name=place.axis_name))
-    key = jax.random.key(0)
-    state = place.init(algorithm, key)
-    step = place.compile(algorithm, state)
-    batch = place.put({"image": _images()})
-
-    def run():
-        nonlocal state
-        for _ in range(UPDATES):
-            state, metrics = step(state, batch, key)
-        jax.block_until_ready(metrics)
-
-    return run
 
 
 def theirs_training() -> Callable[[], None]:
@@ -84,12 +66,16 @@ def theirs_sampling() -> Callable[[], None]:
     return run
 
 
-def comparisons() -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
-    """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first)."""
+def comparisons(our_updates: Callable) -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
+    """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first).
+
+    our_updates: of `experiments/benchmarks.py`.
+    """
     torch.set_num_threads(os.cpu_count())
+    ours = lambda devices: our_updates(diffusion.algorithm, SMALL, {"image": _images()}, UPDATES, devices)  # noqa: E731
     step = {
-        "ours": lambda: ours_training(1),
-        **({"ours, 2 devices": lambda: ours_training(2)} if jax.device_count() > 1 else {}),
+        "ours": lambda: ours(1),
+        **({"ours, 2 devices": lambda: ours(2)} if jax.device_count() > 1 else {}),
         "torch": theirs_training,
     }
     return {

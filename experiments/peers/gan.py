@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from genmap_jax import parallel, train
 from genmap_jax.implicit import gan
 from genmap_jax.optim import Optim
 
@@ -23,25 +22,6 @@ ADAM = Optim(lr=1e-3, b1=0.0, b2=0.99, clip=0.0)
 MLP = gan.Config(shape=(8, 8, 1), levels=17, latent=64, width=256, depth=3, optim=ADAM)
 DCGAN = gan.Config(shape=(32, 32, 3), network="dcgan", latent=64, width=128, depth=3, loss="nonsaturating", r2=0.0)
 DCGAN = dataclasses.replace(DCGAN, squash=True, optim=ADAM)
-
-
-def ours(cfg: gan.Config, batch: int, updates: int, devices: int) -> Callable[[], None]:
-    place = parallel.placement(devices=devices, batch_size=batch)
-    algorithm = train.keyed_by_step(gan.algorithm(cfg, batch_size=batch, axis_name=place.axis_name))
-    key = jax.random.key(0)
-    state = place.init(algorithm, key)
-    step = place.compile(algorithm, state)
-    images = place.put({"image": _images(cfg, batch)})
-
-    def run():
-        nonlocal state
-        for i in range(updates):
-            state, metrics = step(state, images, key)
-            if i % train.IN_FLIGHT == 0:
-                jax.block_until_ready(metrics)
-        jax.block_until_ready(metrics)
-
-    return run
 
 
 def theirs(cfg: gan.Config, batch: int, updates: int) -> Callable[[], None]:
@@ -127,19 +107,23 @@ def dcgan(cfg: gan.Config) -> tuple[nn.Module, nn.Module]:
     return generator, nn.Sequential(*down)
 
 
-def comparisons() -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
-    """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first)."""
+def comparisons(our_updates: Callable) -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
+    """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first).
+
+    our_updates: of `experiments/benchmarks.py`.
+    """
     torch.set_num_threads(os.cpu_count())
     rows = {"GAN of gan_digits, updates/s": (MLP, 128, 40), "DCGAN 32x32 with R1, updates/s": (DCGAN, 64, 3)}
     many = ["ours, 2 devices"] if jax.device_count() > 1 else []
     found = {}
     for title, (cfg, batch, updates) in rows.items():
         work = {"cfg": cfg, "batch": batch, "updates": updates}
+        ours = partial(our_updates, gan.algorithm, cfg, {"image": _images(cfg, batch)}, updates)
         found[title] = (
             updates,
             {
-                "ours": partial(ours, **work, devices=1),
-                **{name: partial(ours, **work, devices=2) for name in many},
+                "ours": partial(ours, devices=1),
+                **{name: partial(ours, devices=2) for name in many},
                 "torch": partial(theirs, **work),
             },
         )

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import transformers
 
-from genmap_jax import parallel, train
 from genmap_jax.optim import Optim
 from genmap_jax.samplers import decoding
 from genmap_jax.tractable import gpt
@@ -21,25 +20,6 @@ from genmap_jax.tractable import gpt
 BATCH, LENGTH = 12, 256
 SMALL = gpt.Config(vocab=65, length=64, layers=4, heads=4, width=128, optim=Optim(lr=1e-3, b2=0.99, weight_decay=0.1))
 UPDATES = 20  # between two looks at the clock
-
-
-def ours_training(devices: int) -> Callable[[], None]:
-    place = parallel.placement(devices=devices, batch_size=BATCH)
-    algorithm = train.keyed_by_step(gpt.algorithm(SMALL, batch_size=BATCH, axis_name=place.axis_name))
-    key = jax.random.key(0)
-    state = place.init(algorithm, key)
-    step = place.compile(algorithm, state)
-    batch = place.put({"tokens": _tokens()})
-
-    def run():
-        nonlocal state
-        for i in range(UPDATES):
-            state, metrics = step(state, batch, key)
-            if i % train.IN_FLIGHT == 0:
-                jax.block_until_ready(metrics)
-        jax.block_until_ready(metrics)
-
-    return run
 
 
 def theirs_training(bf16: bool) -> Callable[[], None]:
@@ -87,12 +67,16 @@ def theirs_decoding(n: int, cached: bool) -> Callable[[], None]:
     return run
 
 
-def comparisons() -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
-    """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first)."""
+def comparisons(our_updates: Callable) -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
+    """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first).
+
+    our_updates: of `experiments/benchmarks.py`.
+    """
     torch.set_num_threads(os.cpu_count())
+    ours = lambda devices: our_updates(gpt.algorithm, SMALL, {"tokens": _tokens()}, UPDATES, devices)  # noqa: E731
     step = {
-        "ours": lambda: ours_training(1),
-        **({"ours, 2 devices": lambda: ours_training(2)} if jax.device_count() > 1 else {}),
+        "ours": lambda: ours(1),
+        **({"ours, 2 devices": lambda: ours(2)} if jax.device_count() > 1 else {}),
         "torch": lambda: theirs_training(False),
         "torch bf16": lambda: theirs_training(True),
     }
