@@ -177,12 +177,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     measures |= {name: name for name in baseline["more"]}
     shown = {key: title for key, title in measures.items() if baseline[key] is not None}
     width = {key: max(17, len(title)) for key, title in shown.items()}
-    header = f"{'variant':16s}" + "".join(
+    column = max(map(len, [*results, "variant"]))
+    header = f"{'variant':{column}s}" + "".join(
         f"  {title:>{width[key]}s}  {'difference':>18s}" for key, title in shown.items()
     )
     lines.append(header)
     for name, result in results.items():
-        line = f"{name:16s}"
+        line = f"{name:{column}s}"
         for key in shown:
             values, reference = np.array(result[key], float), np.array(baseline[key], float)
             change = "" if name == "baseline" else plus_minus(values - reference, sign=True)
@@ -191,7 +192,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines.append("every seed:")
     for name, result in results.items():
         for key in shown:
-            lines.append(f"  {name:16s} {key:16s} " + "  ".join(f"{v:.5f}" for v in result[key]))
+            lines.append(f"  {name:{column}s}  {key:16s} " + "  ".join(f"{v:.5f}" for v in result[key]))
     real = "  ".join(f"{name} {value:.4f}" for name, value in baseline["real"].items())
     return "\n".join([*lines, f"real data: {real}"] if real else lines)
 

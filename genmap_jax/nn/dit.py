@@ -32,7 +32,8 @@ def positions(height: int, width: int, features: int) -> Array:
 
 def modulated(x: Array, shift: Array, scale: Array) -> Array:
     """x [B, N, D] normalised over D, scaled and shifted for each example, [B, D]."""
-    x = nn.LayerNorm(epsilon=1e-6, use_scale=False, use_bias=False, use_fast_variance=False)(x)
+    x = x - x.mean(axis=-1, keepdims=True)  # by hand: the gradient of linen's LayerNorm doubled the time of a CPU step
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6)
     return x * (1.0 + scale[:, None]) + shift[:, None]
 
 
