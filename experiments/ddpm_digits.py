@@ -7,6 +7,18 @@ Expect: at most 3.909 ± 0.008 bits/dim on test data (lower bound of 250 steps; 
 3.9167 3.8936 3.9157), and energy distance 0.012 ± 0.003, by `--seeds 3`; 2 busy CPU cores, jax 0.10.2. Samples are
 clean digits; the bound is loose, since "simple" weights spend little on the last noise, where integers are told apart.
 
+By the ablations, 25 minutes on one busy core, bits/dim of seeds 0 to 2, and energy distance of samples:
+
+    baseline                     3.9167 3.8936 3.9157   0.012 ± 0.003
+    linear_betas                 4.6129 4.5709 4.6057   0.017 ± 0.003
+    predict_x0                   5.2273 5.2015 5.1895   0.013 ± 0.003
+    predict_v                    3.8553 3.8512 3.8589   0.017 ± 0.003
+    min_snr                      4.5782 4.5880 4.5824   0.011 ± 0.004
+    sigmoid_weights              4.1920 4.1739 4.2035   0.010 ± 0.004
+    vlb_weights                  3.8923 3.8847 3.8883   0.035 ± 0.003
+    ddim_50, dpmpp_2m_20, heun_18   the same bound      0.009 ± 0.003, 0.007 ± 0.003, 0.008 ± 0.003
+    no_ema                       3.9225 3.8967 3.9195   0.011 ± 0.003
+
 Differs from the paper: a residual MLP on 64 pixels instead of a U-Net; the cosine schedule (Nichol & Dhariwal 2021);
 continuous times in training; 250 steps in bound and sampler instead of 1,000; cosine decay of the learning rate.
 """

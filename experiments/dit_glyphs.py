@@ -15,7 +15,7 @@ from genmap_jax.approximate import diffusion
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 2000, 64
+STEPS, BATCH = 4000, 32
 
 CONFIG = Experiment(
     name="dit_glyphs",
@@ -24,7 +24,7 @@ CONFIG = Experiment(
     batch_size=BATCH,
     eval_every=STEPS,
     eval_examples=512,
-    sample_every=500,
+    sample_every=STEPS // 2,
     save_every=250,
     model=diffusion.Config(
         shape=(32, 32, 1),
@@ -42,13 +42,14 @@ CONFIG = Experiment(
         sample_steps=18,
         guidance=1.5,
         bound_draws=16,
-        optim=Optim(lr=1e-3, warmup=10_000, decay=STEPS * BATCH, final=0.05),
-        ema_halflife=20_000.0,
+        optim=Optim("muon", lr=1e-3, warmup=3_000, decay=STEPS * BATCH, final=0.05),
+        ema_halflife=4_000.0,
     ),
 )
 
 ALGORITHM = diffusion.algorithm
 ABLATIONS = {
+    "adam": {"model.optim.name": "adam"},
     "patch_2": {"model.patch": 2},
     "blocks_2": {"model.blocks": 2},
     "no_guidance": {"model.guidance": 1.0},

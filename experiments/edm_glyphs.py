@@ -14,7 +14,7 @@ from genmap_jax.approximate import diffusion
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 3000, 32
+STEPS, BATCH = 1200, 32
 
 CONFIG = Experiment(
     name="edm_glyphs",
@@ -23,7 +23,7 @@ CONFIG = Experiment(
     batch_size=BATCH,
     eval_every=STEPS,
     eval_examples=512,
-    sample_every=500,
+    sample_every=STEPS // 2,
     save_every=250,
     model=diffusion.Config(
         shape=(32, 32, 1),
@@ -42,13 +42,14 @@ CONFIG = Experiment(
         sample_steps=18,
         guidance=1.5,
         bound_draws=16,
-        optim=Optim(lr=1e-3, warmup=10_000, decay=STEPS * BATCH, final=0.05),
-        ema_halflife=20_000.0,
+        optim=Optim("muon", lr=1e-3, warmup=3_000, decay=STEPS * BATCH, final=0.05),
+        ema_halflife=4_000.0,
     ),
 )
 
 ALGORITHM = diffusion.algorithm
 ABLATIONS = {
+    "adam": {"model.optim.name": "adam"},
     "no_guidance": {"model.guidance": 1.0},
     "guidance_interval": {"model.guidance": 3.0, "model.guidance_interval": (0.2, 5.0)},
     "vlb_weights": {"model.weighting": "vlb", "model.schedule": "linear"},

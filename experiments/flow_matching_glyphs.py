@@ -13,7 +13,7 @@ from genmap_jax.approximate import diffusion
 from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
 
-STEPS, BATCH = 3000, 32
+STEPS, BATCH = 1200, 32
 
 CONFIG = Experiment(
     name="flow_matching_glyphs",
@@ -22,7 +22,7 @@ CONFIG = Experiment(
     batch_size=BATCH,
     eval_every=STEPS,
     eval_examples=512,
-    sample_every=500,
+    sample_every=STEPS // 2,
     save_every=250,
     model=diffusion.Config(
         shape=(32, 32, 1),
@@ -41,13 +41,14 @@ CONFIG = Experiment(
         sample_steps=35,
         guidance=1.5,
         bound_draws=16,
-        optim=Optim(lr=1e-3, warmup=10_000, decay=STEPS * BATCH, final=0.05),
-        ema_halflife=20_000.0,
+        optim=Optim("muon", lr=1e-3, warmup=3_000, decay=STEPS * BATCH, final=0.05),
+        ema_halflife=4_000.0,
     ),
 )
 
 ALGORITHM = diffusion.algorithm
 ABLATIONS = {
+    "adam": {"model.optim.name": "adam"},
     "no_guidance": {"model.guidance": 1.0},
     "heun_18": {"model.sampler": "heun", "model.sample_steps": 18},
     # at more noise than this, the quantiles of a lognormal law are all 1 in float32

@@ -13,8 +13,9 @@ class Optim:
     """How parameters are updated. Lengths are in examples, so a batch-size change does not move them."""
 
     name: Literal["adam", "muon", "sgd"] = "adam"
-    """adam: with decoupled weight decay. muon: orthogonalised momentum for kernels of dense layers, adam for the rest
-    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon)."""
+    """adam: with decoupled weight decay. muon: orthogonalised momentum for kernels of dense layers and convolutions (a
+    matrix from the inputs of a window to its output), adam for the rest (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon)."""
     lr: float = 1e-3
     """Of adam; muon's is `muon_lr`."""
     muon_lr: float = 0.02
@@ -60,7 +61,9 @@ def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
     elif cfg.name == "muon":
         adam = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=matrices)
         muon = optax.contrib.muon(
-            schedule(dataclasses.replace(cfg, lr=cfg.muon_lr), batch_size), weight_decay=cfg.weight_decay
+            schedule(dataclasses.replace(cfg, lr=cfg.muon_lr), batch_size),
+            weight_decay=cfg.weight_decay,
+            muon_weight_dimension_numbers=_as_matrices,
         )
         core = optax.partition({"adam": adam, "muon": muon}, _kernels_apart)
     else:
@@ -69,7 +72,13 @@ def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
 
 
 def _kernels_apart(params):
-    """Kernels of dense layers go to muon; embeddings and heads are matrices too, but not maps between features."""
+    """Kernels of dense layers and of 2-D convolutions go to muon; embeddings are matrices too, but not maps between
+    features."""
     return jax.tree.map_with_path(
-        lambda path, p: "muon" if path[-1].key == "kernel" and p.ndim == 2 else "adam", params
+        lambda path, p: "muon" if path[-1].key == "kernel" and p.ndim in (2, 4) else "adam", params
     )
+
+
+def _as_matrices(params):
+    """Of every kernel: all axes but the last are inputs."""
+    return jax.tree.map(lambda p: optax.contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1), params)

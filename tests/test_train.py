@@ -268,7 +268,8 @@ def test_weight_decay_leaves_vectors_alone():
 
 
 def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adam():
-    """A kernel's first update is muon_lr times a matrix of singular values about 1; an embedding's is Adam's own."""
+    """The first update of a kernel, a convolution's as a matrix of [inputs of a window, outputs], is muon_lr times a
+    matrix of singular values about 1; that of an embedding or of a stack of kernels is Adam's own."""
     from genmap_jax.optim import optimizer
 
     rng = np.random.default_rng(0)
@@ -276,14 +277,17 @@ def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adam():
     params = {
         "dense": {"kernel": draw(12, 12), "bias": draw(12)},
         "embedding": draw(7, 12),
-        "conv": {"kernel": draw(3, 2, 2)},
+        "conv": {"kernel": draw(2, 2, 3, 12)},
+        "stack": {"kernel": draw(3, 2, 2)},
     }
     grads = jax.tree.map(lambda p: draw(*p.shape), params)
     updates = {}
     for name in ("adam", "muon"):
         tx = optimizer(Optim(name=name, lr=0.1, muon_lr=0.02, clip=0.0), 1)
         updates[name], _ = tx.update(grads, tx.init(params), params)
-    sizes = np.linalg.svd(-updates["muon"]["dense"].pop("kernel") / 0.02, compute_uv=False)
-    assert 0.6 < sizes.min() and sizes.max() < 1.3
-    updates["adam"]["dense"].pop("kernel")
+    for name in ("dense", "conv"):
+        update = updates["muon"][name].pop("kernel").reshape(12, 12)
+        sizes = np.linalg.svd(-update / 0.02, compute_uv=False)
+        assert 0.6 < sizes.min() and sizes.max() < 1.3
+        updates["adam"][name].pop("kernel")
     jax.tree.map(np.testing.assert_array_equal, updates["muon"], updates["adam"])
