@@ -30,6 +30,7 @@ CONFIG = Experiment(
         levels=256,
         classes=62,
         **diffusion.EDM,
+        log_sigma=(-0.4, 1.6),
         log_snr_max=10.0,  # sigma 0.007: a grey value is 0.008
         log_snr_min=-7.0,  # sigma 33
         data_std=0.75,
@@ -50,6 +51,7 @@ CONFIG = Experiment(
 ALGORITHM = diffusion.algorithm
 ABLATIONS = {
     "adam": {"model.optim.name": "adam"},
+    "log_sigma_of_the_paper": {"model.log_sigma": (-1.2, 1.2)},
     "no_guidance": {"model.guidance": 1.0},
     "guidance_interval": {"model.guidance": 3.0, "model.guidance_interval": (0.2, 5.0)},
     "vlb_weights": {"model.weighting": "vlb", "model.schedule": "linear"},

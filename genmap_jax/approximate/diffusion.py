@@ -77,6 +77,9 @@ class Config:
     """At time 0, where the data are decoded: sigma = exp(-log_snr / 2) = 0.0013."""
     log_snr_min: float = -5.0
     """At time 1, where sampling starts: sigma = 12."""
+    log_sigma: tuple[float, float] = log_snr.LOG_SIGMA
+    """Mean and standard deviation of log sigma under "lognormal": which noise levels training looks at. Too low a mean
+    on large or plain images, and the model learns strokes but neither shapes nor labels, which form at much noise."""
     prediction: Literal["eps", "x0", "v", "F", "velocity", "levels"] = "eps"
     """"levels": a distribution over the grey values of each pixel, of which the denoiser is the posterior mean."""
     weighting: Weighting = "vlb"
@@ -186,7 +189,7 @@ def schedule_of(cfg: Config, params: Params) -> Schedule:
     """The schedule of training, and of the bound in T steps."""
     if cfg.schedule == "learned":
         return log_snr.learned(params["schedule"], cfg.log_snr_max, cfg.log_snr_min)
-    return log_snr.fixed(cfg.schedule, cfg.log_snr_max, cfg.log_snr_min)
+    return log_snr.fixed(cfg.schedule, cfg.log_snr_max, cfg.log_snr_min, cfg.log_sigma)
 
 
 def schedule_of_bound(cfg: Config, params: Params) -> Schedule:
@@ -231,7 +234,7 @@ def solver(cfg: Config, denoise: Denoise, sigmas: np.ndarray, keys: Key, label: 
 def levels_of(cfg: Config) -> np.ndarray:
     """Noise levels of the sampler, falling from sigma at log_snr_min to sigma at log_snr_max, then 0."""
     name = cfg.sample_schedule or ("linear" if cfg.schedule == "learned" else cfg.schedule)
-    return denoising.grid(log_snr.fixed(name, cfg.log_snr_max, cfg.log_snr_min), cfg.sample_steps)
+    return denoising.grid(log_snr.fixed(name, cfg.log_snr_max, cfg.log_snr_min, cfg.log_sigma), cfg.sample_steps)
 
 
 def to_real(cfg: Config, data: Array) -> Array:

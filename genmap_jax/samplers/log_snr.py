@@ -72,7 +72,7 @@ def checked(schedule: Schedule) -> Schedule:
 # ---- fixed schedules: straight lines in some coordinate of the noise level -------------------------------------------
 
 BETA = (0.1, 20.0)  # noise rates of "ddpm" at both ends of time: Ho et al. 2020, in Song et al.'s continuous form
-LOG_SIGMA = (-1.2, 1.2)  # mean and standard deviation of log sigma of "lognormal"
+LOG_SIGMA = (-1.2, 1.2)  # mean and standard deviation of log sigma of "lognormal", as EDM has them
 RHO = 7.0  # of "karras"
 
 
@@ -88,33 +88,40 @@ def _ddpm_log_snr(t):
 
 _normal_cdf, _normal_quantile = jax.scipy.special.ndtr, jax.scipy.special.ndtri
 
+
+def _lognormal(mean: float, std: float) -> tuple[Callable, Callable]:
+    return (
+        lambda level: _normal_cdf((-0.5 * level - mean) / std),
+        lambda u: -2.0 * (mean + std * _normal_quantile(u)),
+    )
+
+
 # name: (log SNR -> coordinate, its inverse). Kingma & Gao 2023, table 1; "karras" is eq. 5 of arXiv:2206.00364.
 COORDINATES: dict[str, tuple[Callable, Callable]] = {
     "linear": (lambda level: level, lambda u: u),
     "ddpm": (_ddpm_time, _ddpm_log_snr),
     "cosine": (lambda level: jnp.arctan(jnp.exp(-0.5 * level)), lambda u: -2.0 * jnp.log(jnp.tan(u))),
     "flow": (lambda level: jax.nn.sigmoid(-0.5 * level), lambda u: 2.0 * (jnp.log1p(-u) - jnp.log(u))),
-    "lognormal": (
-        lambda level: _normal_cdf((-0.5 * level - LOG_SIGMA[0]) / LOG_SIGMA[1]),
-        lambda u: -2.0 * (LOG_SIGMA[0] + LOG_SIGMA[1] * _normal_quantile(u)),
-    ),
+    "lognormal": _lognormal(*LOG_SIGMA),
     "karras": (lambda level: jnp.exp(-0.5 * level / RHO), lambda u: -2.0 * RHO * jnp.log(u)),
 }
 
 
-def fixed(name: Name, highest: float, lowest: float) -> Schedule:
+def fixed(name: Name, highest: float, lowest: float, log_sigma: tuple[float, float] = LOG_SIGMA) -> Schedule:
     """A schedule by name: a noise level whose coordinate moves evenly in time, cut to [lowest, highest].
 
     linear: log SNR (VDM). ddpm: time of a VP process whose noise rate grows linearly (Ho et al. 2020). cosine: the
     angle of noise to signal (Nichol & Dhariwal 2021). flow: the place on a straight path from data to noise (flow
-    matching). lognormal: the quantile of log sigma under N(-1.2, 1.2^2), how EDM draws noise levels to train on.
-    karras: sigma^(1/7), how EDM steps through them to sample.
+    matching). lognormal: the quantile of log sigma under a normal law of mean and standard deviation `log_sigma`, how EDM
+    draws noise levels to train on. karras: sigma^(1/7), how EDM steps through them to sample.
     """
     if name not in COORDINATES:
         raise ValueError(f"schedule={name!r}: choose one of {', '.join(map(repr, COORDINATES))}")
     if not lowest < highest:
         raise ValueError(f"log_snr_min={lowest} must be less than log_snr_max={highest}: swap them")
-    to, back = COORDINATES[name]
+    if not log_sigma[1] > 0:
+        raise ValueError(f"log_sigma={log_sigma}: its second number is a standard deviation; make it positive")
+    to, back = _lognormal(*log_sigma) if name == "lognormal" else COORDINATES[name]
     first, last = to(jnp.asarray(highest)), to(jnp.asarray(lowest))
     return Schedule(lambda t: back((1.0 - t) * first.astype(t.dtype) + t * last.astype(t.dtype)), highest, lowest)
 
