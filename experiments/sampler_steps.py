@@ -8,9 +8,9 @@ equal; the gray line, below which nothing is drawn, is what halves of the data r
 and number of evaluations.
 
 Expect, on eight Gaussians (4,000 samples, seed 0 of the model, mean of three draws, whose standard deviations are 0.002
-or less, of Heun after 8 evaluations 0.008; 2 busy CPU cores, jax 0.10.2): after 8 evaluations Euler 0.015, ancestral
-0.017, DPM-Solver++ 0.025, Heun 1.4; after 16 DPM-Solver++ 0.0003, which is what halves of the data read (0.0004),
-ancestral 0.0022, Euler 0.0028, Heun 0.012; from 64 on all are there. Heun makes half as many steps, so few steps hurt
+or less, of Heun after 8 evaluations 0.012; 2 busy CPU cores, jax 0.10.2): after 8 evaluations Euler 0.015, ancestral
+0.017, DPM-Solver++ 0.026, Heun 1.8; after 16 DPM-Solver++ 0.0002, below what halves of the data read (0.0004),
+ancestral 0.0021, Euler 0.0028, Heun 0.012; from 64 on all are there. Heun makes half as many steps, so few steps hurt
 it most.
 """
 
