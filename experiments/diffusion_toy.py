@@ -16,8 +16,9 @@ jax 0.10.2), and bits/dim:
     moons                      0.038  0.042  0.051    0.7540 0.7571 0.7636
     moons, no_fourier          0.039  0.032  0.052    0.7549 0.7499 0.7646
 
-KL(data || model) = -log-likelihood - entropy (1.698, 3.535, 1.008 nats), up to the error of the solver and that of 2,000
-test points, 0.026 nats on eight Gaussians and common to the seeds. The other ablations have not been run at full length.
+KL(data || model) = -log-likelihood - entropy (1.698, 3.535, 1.008 nats), up to the error of the solver and that of
+2,000 test points, 0.026 nats on eight Gaussians and common to the seeds. The other ablations have not been run at full
+length.
 Differs from the paper: a residual MLP with Fourier inputs; the likelihood, by the probability-flow ODE with the exact
 divergence.
 """

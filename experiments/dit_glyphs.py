@@ -6,11 +6,11 @@
 Expect: at most 1.470 bits/dim on 512 test images given the label (a bound; standard error 0.007), seed 0, 26 minutes on
 one busy CPU core, jax 0.10.2. Samples are letters and digits, with blocks of 4x4 pixels missing here and there; a
 classifier gives 60 % [54, 66] of 250 the label they were asked for (of real images 93); FD-own64 41 [28, 58], of real
-images 31 ± 8. Adam on batches of 64 was at 1.733 after as many images, and drew no letters. Other seeds and the ablations
-have not been run at full length.
+images 31 ± 8. Adam on batches of 64 was at 1.733 after as many images, and drew no letters. Other seeds and the
+ablations have not been run at full length.
 
 Differs from the paper: other data, pixels instead of latents, a small network; trained and sampled as EDM; no learned
-variance; a learning rate that falls.
+variance; Muon, and a learning rate that falls.
 """
 
 from genmap_jax.approximate import diffusion

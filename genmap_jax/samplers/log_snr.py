@@ -112,8 +112,8 @@ def fixed(name: Name, highest: float, lowest: float, log_sigma: tuple[float, flo
 
     linear: log SNR (VDM). ddpm: time of a VP process whose noise rate grows linearly (Ho et al. 2020). cosine: the
     angle of noise to signal (Nichol & Dhariwal 2021). flow: the place on a straight path from data to noise (flow
-    matching). lognormal: the quantile of log sigma under a normal law of mean and standard deviation `log_sigma`, how EDM
-    draws noise levels to train on. karras: sigma^(1/7), how EDM steps through them to sample.
+    matching). lognormal: the quantile of log sigma under a normal law of mean and standard deviation `log_sigma`, how
+    EDM draws noise levels to train on. karras: sigma^(1/7), how EDM steps through them to sample.
     """
     if name not in COORDINATES:
         raise ValueError(f"schedule={name!r}: choose one of {', '.join(map(repr, COORDINATES))}")
