@@ -6,7 +6,7 @@ https://arxiv.org/abs/2206.00364
     python experiments/diffusion_toy.py --data toy/moons --seeds 3
     python experiments/diffusion_toy.py --ablation all --seeds 3
 
-Expect, by `--seeds 3`, KL(data || model) in nats (an estimate, of seeds 0 to 2; 2 minutes each on one quiet CPU core,
+Expect: by `--seeds 3`, KL(data || model) in nats (an estimate, of seeds 0 to 2; 2 minutes each on one quiet CPU core,
 jax 0.10.2), and bits/dim:
 
     gaussians8                -0.003  0.004 -0.015    1.2226 1.2281 1.2144
