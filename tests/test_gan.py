@@ -356,7 +356,8 @@ def test_penalties_find_all_25_modes_and_the_average_is_no_worse():
         changed = configs.replace(cfg, {"model.optim.decay": 0, "steps": 2000, **change})
         results[name] = ablation.run_seeds(changed, algorithm, 1)["more"]
     assert results["penalties"]["modes"] == [25.0]
-    assert results["penalties"]["KL(modes)"][0] <= 0.10 < results["none"]["KL(modes)"][0]
+    assert results["penalties"]["KL(modes)"][0] <= 0.10
+    assert results["penalties"]["KL(modes)"][0] < results["none"]["KL(modes)"][0]  # without: 0.06 to 0.14, by machine
     assert results["penalties"]["near a mode, %"][0] >= results["last"]["near a mode, %"][0] - 1.0
 
 
