@@ -344,21 +344,23 @@ def test_real_and_generated_images_share_one_noise(levels):
 
 
 def test_penalties_find_all_25_modes_and_the_average_is_no_worse():
-    """experiments/gan_toy.py, seed 0, a constant learning rate: 25/25 modes, reverse KL over modes <= 0.10 nats.
+    """experiments/gan_toy.py, three seeds, a constant learning rate: 25/25 modes, reverse KL over modes <= 0.10 nats.
 
-    Without penalties the KL is worse. Samples of the averaged generator are near a mode as often as those of the
-    last one, within two standard errors of the share (1 % of 10,000).
+    Without penalties the KL is at least twice that, on average: seen were 0.02 to 0.04 with and 0.06 to 0.18 without.
+    One seed is chaotic in its rounding: the order of sums alone moved it from 0.14 to 0.06. Samples of the averaged
+    generator are near a mode as often as those of the last one, within two standard errors of the share (1 %).
     """
     cfg, algorithm, _ = runs.read_experiment(FOLDER / "gan_toy.py")
     changes = {"penalties": {}, "none": {"model.r1": 0.0, "model.r2": 0.0}, "last": {"model.ema_halflife": None}}
     results = {}
     for name, change in changes.items():
         changed = configs.replace(cfg, {"model.optim.decay": 0, "steps": 2000, **change})
-        results[name] = ablation.run_seeds(changed, algorithm, 1)["more"]
-    assert results["penalties"]["modes"] == [25.0]
-    assert results["penalties"]["KL(modes)"][0] <= 0.10
-    assert results["penalties"]["KL(modes)"][0] < results["none"]["KL(modes)"][0]  # without: 0.06 to 0.14, by machine
-    assert results["penalties"]["near a mode, %"][0] >= results["last"]["near a mode, %"][0] - 1.0
+        results[name] = ablation.run_seeds(changed, algorithm, 3)["more"]
+    mean = {name: {key: np.mean(each) for key, each in result.items()} for name, result in results.items()}
+    assert results["penalties"]["modes"] == [25.0] * 3
+    assert max(results["penalties"]["KL(modes)"]) <= 0.10
+    assert mean["none"]["KL(modes)"] > 2.0 * mean["penalties"]["KL(modes)"]
+    assert mean["penalties"]["near a mode, %"] >= mean["last"]["near a mode, %"] - 1.0
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
