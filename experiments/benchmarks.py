@@ -1,20 +1,25 @@
-"""How fast the runner and every family are on this machine. Prints a table, asserts nothing.
+"""Speed of the runner and of every family on this machine. It prints a table and asserts nothing.
 
     bash launch/local.sh experiments/benchmarks.py                   (about 6 minutes on 2 CPU cores)
     bash launch/local.sh experiments/benchmarks.py vae_digits --seconds 10
 
-bare: steps per second of a loop over the compiled step, with one fixed batch that is already on the device.
-runner: the same step inside `genmap_jax.train` (new batches, metrics, progress, logging), and its share of bare. The
-    two are measured in turn and the medians are compared: timings of a shared machine wander.
-first step: wall seconds from starting Python to the end of the first step, compilation cache empty and filled.
+The columns are
+
+bare: steps per second of a loop over the compiled step, with one fixed batch that is already on the device;
+runner: the same step inside `genmap_jax.run.loop` (new batches, metrics, progress, logging), and its share of bare. The
+    two are measured in turn and their medians are compared, since timings of a shared machine fluctuate;
+first step: seconds from starting Python to the end of the first step, with the compilation cache empty and filled;
 samples: examples per second of the compiled sampler.
 
     bash launch/local.sh experiments/benchmarks.py --peers           (families beside their peers; extra `parity`)
 
-beside peers: the same work by us and by another implementation, both with all cores, in turn; medians and ratios.
-Expect on 2 CPU cores, jax 0.10.2 and torch 2.13.0, float32, our rate over theirs: GPT 4x128 updates 1.10; decoding one
-string 14 with their cache and 44 without, 16 strings 2.8 and 39; GAN of gan_digits 1.60, DCGAN with R1 0.63; U-Net of
-diffusion 0.76 (0.9 on two emulated devices, which for the others are no faster than one), its sampler 0.67.
+With --peers the same work is done in turn by us and by another implementation, each with all cores; medians and ratios
+are printed.
+
+Expect, on 2 CPU cores, with jax 0.10.2 and torch 2.13.0 in float32, as our rate divided by theirs: updates of a GPT of
+4 layers, 128 wide, 1.10; decoding one string 14 with their cache and 44 without, 16 strings 2.8 and 39; updates of the
+GAN of gan_digits 1.60, of a DCGAN with R1 0.63; updates of diffusion's U-Net 0.76 (0.9 on two emulated devices, which
+for the others are no faster than one), its sampler 0.67.
 """
 
 import argparse
@@ -29,24 +34,28 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from genmap_jax import data, mapping, parallel, runs, train
-from genmap_jax.logs import read_metrics
+from genmap_jax import data, parallel
+from genmap_jax.algorithm import conditions
+from genmap_jax.commands import map as mapping
+from genmap_jax.commands.ablation import together
+from genmap_jax.run import config as configs
+from genmap_jax.run import loop, runs
+from genmap_jax.run.launch import Launch
+from genmap_jax.run.logs import read_metrics
 
 FOLDER = Path(__file__).parent
-NAMES = [path.stem for path in mapping.members(FOLDER, "digits")]
+NAMES = [script.path.stem for script in mapping.members(FOLDER, "digits")]
 ROUNDS = 3
 NEVER = 10**9
 
 
 def bare_loop(cfg, family, seconds: float):
     """A function that measures the steps per second of the compiled step alone, again at each call."""
-    place = parallel.placement("mesh", 1, cfg.batch_size)
-    algorithm = train.keyed_by_step(family(cfg.model, batch_size=cfg.batch_size))
-    key = jax.random.key(0)
-    state = place.init(algorithm, key)
-    step = place.compile(algorithm, state)
-    batch = place.put(data.batch(train.load(cfg, None)["train"], 0, 0, cfg.batch_size))
+    program, key = loop.prepare(cfg, family, Launch(devices=1)), jax.random.key(0)
+    batch = program.place.put(data.batch(program.sources["train"], 0, 0, cfg.batch_size))
+    state, step = program.place.init(program.algorithm, key, batch), program.step
 
     def measure() -> float:
         nonlocal state
@@ -54,20 +63,35 @@ def bare_loop(cfg, family, seconds: float):
         jax.block_until_ready(state)
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
-            for _ in range(train.IN_FLIGHT):
+            for _ in range(loop.IN_FLIGHT):
                 state, metrics = step(state, batch, key)
             jax.block_until_ready(metrics)
-            count += train.IN_FLIGHT
+            count += loop.IN_FLIGHT
         return count / (time.perf_counter() - began)
 
     return measure
+
+
+class Nothing:
+    """An observer that measures nothing."""
+
+    def begin(self, run) -> None: ...
+
+    def validate(self, run) -> dict:
+        return {}
+
+    def draw(self, run) -> None: ...
+
+    def finish(self, run) -> dict:
+        return {}
 
 
 def runner_rate(cfg, family, steps: int) -> float:
     """Steps per second of the training loop after its first row, which holds the compilation."""
     cfg = dataclasses.replace(cfg, steps=steps, eval_every=NEVER, sample_every=NEVER, save_every=NEVER, eval_examples=2)
     with tempfile.TemporaryDirectory() as folder:
-        train.train(cfg, family, train.Launch(workdir=Path(folder), devices=1))
+        launch = Launch(devices=1)
+        loop.train(loop.prepare(cfg, family, launch), [cfg], [Path(folder)], launch, Nothing())
         rows = read_metrics(Path(folder) / "metrics.jsonl")
     first, last = rows[0], rows[-1]
     return (last["step"] - first["step"]) / (last["seconds"] - first["seconds"])
@@ -100,9 +124,11 @@ def first_step(name: str, cache: Path) -> float:
 
 
 def sampling_rate(cfg, family) -> float:
-    algorithm = family(cfg.model, batch_size=cfg.batch_size)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    draw = jax.jit(lambda s, k: algorithm.sample(s, k, cfg.samples, None))
+    program = loop.prepare(cfg, family, Launch(devices=1))
+    algorithm, source = program.algorithm, program.sources["train"]
+    state = jax.jit(algorithm.init)(jax.random.key(0), data.batch(source, 0, 0, cfg.batch_size))
+    cond = conditions(algorithm.reads, source.take(source.spaced(cfg.samples)))
+    draw = jax.jit(lambda s, k: algorithm.sample(s, k, cfg.samples, cond))
     draw(state, jax.random.key(0)).block_until_ready()
     times = []
     for i in range(ROUNDS):
@@ -113,24 +139,55 @@ def sampling_rate(cfg, family) -> float:
 
 
 def our_updates(family, cfg, batch, updates: int, devices: int):
-    """A function that makes `updates` updates on one batch. cfg: of the model, batch: as `data.batch` gives it."""
+    """A function that makes `updates` updates on one batch.
+
+    family: (cfg, *, batch_size, axis_name) -> Algorithm. cfg: of the model, batch: as `data.batch` gives it.
+    """
     size = len(next(iter(batch.values())))
     place = parallel.placement(devices=devices, batch_size=size)
-    algorithm = train.keyed_by_step(family(cfg, batch_size=size, axis_name=place.axis_name))
-    key = jax.random.key(0)
-    state = place.init(algorithm, key)
+    algorithm = loop.keyed_by_step(family(cfg, batch_size=size, axis_name=place.axis_name))
+    key, batch = jax.random.key(0), place.put(batch)
+    state = place.init(algorithm, key, batch)
     step = place.compile(algorithm, state)
-    batch = place.put(batch)
 
     def run() -> None:
         nonlocal state
         for i in range(updates):
             state, metrics = step(state, batch, key)
-            if i % train.IN_FLIGHT == 0:
+            if i % loop.IN_FLIGHT == 0:
                 jax.block_until_ready(metrics)
         jax.block_until_ready(metrics)
 
     return run
+
+
+def seeds_at_once(script, variant: str, seeds: int, seconds: float) -> None:
+    """Print how fast the seeds of one variant are trained as one program and one after another."""
+    cfg = configs.replace(script.config, script.ablations.get(variant, {}))
+    one, launch = loop.prepare(cfg, script.family, Launch(devices=1)), Launch(devices=1)
+    batch, keys = data.batch(one.sources["train"], 0, 0, cfg.batch_size), jax.random.split(jax.random.key(0), seeds)
+    batches = {name: np.stack([values] * seeds) for name, values in batch.items()}
+    many = loop.prepare(cfg, script.family, launch, together=seeds)
+    states = {
+        1: jax.jit(one.algorithm.init)(keys[0], batch),
+        seeds: jax.jit(jax.vmap(one.algorithm.init))(keys, batches),
+    }
+    runs_of = {1: (one.step, batch, keys[0]), seeds: (many.step, batches, keys)}
+    rates: dict[int, list[float]] = {1: [], seeds: []}
+    for turn in range(2 * ROUNDS + 2):
+        count = (1, seeds)[turn % 2]
+        step, inputs, key = runs_of[count]
+        updates, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            for _ in range(loop.IN_FLIGHT):
+                states[count], metrics = step(states[count], inputs, key)
+            jax.block_until_ready(metrics)
+            updates += loop.IN_FLIGHT * count
+        if turn > 1:  # the first turn of each compiles
+            rates[count].append(updates / (time.perf_counter() - began))
+    apart, at_once = (statistics.median(rates[count]) for count in (1, seeds))
+    taken = "at once" if together(cfg, script.family, launch, seeds) else "one after another"
+    print(f"{cfg.name:16s} {variant:16s} {apart:12.1f} {at_once:12.1f} {at_once / apart:8.2f} x   {taken}", flush=True)
 
 
 def beside_peers(name: str) -> None:
@@ -159,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help="experiments to measure; default: all on digits")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    parser.add_argument("--seeds", type=int, metavar="N", help="measure N seeds at once beside one after another")
     parser.add_argument("--peers", action="store_true", help="measure the families beside their peers instead")
     args = parser.parse_args()
     if args.peers:
@@ -167,9 +225,16 @@ def main() -> None:
         for path in sorted((FOLDER / "peers").glob("*.py")):
             beside_peers(path.stem)
         return
+    if args.seeds:
+        print("experiment       variant          one by one      at once    ratio   an ablation takes")
+        for name in args.names:
+            script = runs.read_experiment(FOLDER / f"{name}.py")
+            for variant in ("baseline", *(v for v in script.ablations if v in ("conv", "dcgan"))):
+                seeds_at_once(script, variant, args.seeds, args.seconds)
+        return
     rows = []
     for name in args.names:
-        cfg, family, _ = runs.read_experiment(FOLDER / f"{name}.py")
+        _, cfg, family, _ = runs.read_experiment(FOLDER / f"{name}.py")
         measure = bare_loop(cfg, family, args.seconds)
         steps = max(3 * cfg.log_every, round(measure() * args.seconds / cfg.log_every) * cfg.log_every)
         pairs = [(measure(), runner_rate(cfg, family, steps)) for _ in range(ROUNDS)]

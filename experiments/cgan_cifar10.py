@@ -5,13 +5,14 @@
 Not trained by us. Huang et al. 2024 (https://arxiv.org/abs/2501.05441) report an FID of 1.96 with their own code.
 
 Differs from the paper: constants where it has cosine schedules (penalty weight 0.05 -> 0.005, averaging half-life 0 ->
-5 million examples, Adam's b2 0.9 -> 0.99); adaptive instead of scheduled augmentation, of fewer kinds; D also has an
-unconditional logit.
+5 million examples, Adam's b2 0.9 -> 0.99); adaptive instead of scheduled augmentation, with fewer kinds of transforms;
+D has an unconditional logit as well.
 """
 
-from genmap_jax.config import Experiment
 from genmap_jax.implicit import gan
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import images
 
 CONFIG = Experiment(
     name="cgan_cifar10",
@@ -19,8 +20,7 @@ CONFIG = Experiment(
     steps=40_000,
     batch_size=512,
     model=gan.Config(
-        shape=(32, 32, 3),
-        levels=256,
+        space=images(32, 32, 3, levels=256),
         classes=10,
         network="r3gan",
         latent=64,
@@ -37,10 +37,10 @@ CONFIG = Experiment(
         optim=Optim(lr=2e-4, b1=0.0, b2=0.99, clip=0.0, decay=20_000_000, final=0.25),
     ),
 )
-ALGORITHM = gan.algorithm
+FAMILY = gan.CONDITIONAL
 ABLATIONS = {}
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

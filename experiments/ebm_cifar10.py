@@ -2,22 +2,25 @@
 
     python experiments/ebm_cifar10.py --parallel mesh
 
-Not trained by us. No number to expect. Contrastive divergence (Hinton 2002, https://doi.org/10.1162/089976602760128018)
-with persistent chains (Tieleman 2008, https://doi.org/10.1145/1390156.1390290) is known to diverge at this size for
-some seeds: watch `energy_gap`, which should stay near zero. If it runs away, lower `optim.lr` from a checkpoint before.
+Not trained by us, so there is no number to expect. Contrastive divergence (Hinton 2002,
+https://doi.org/10.1162/089976602760128018) with persistent chains (Tieleman 2008,
+https://doi.org/10.1145/1390156.1390290) is known to diverge at this size for some seeds. Watch `energy_gap`, which
+should stay near zero; if it runs away, train again with a lower `optim.lr`.
 
-As in Du & Mordatch: residual network of 128 and 256 channels without normalisation, 60 Langevin steps per update, about
-10,000 stored chains restarted with probability 5 %, squared energies in the loss with weight 1, Adam at 1e-4 without
-momentum.
+As in Du & Mordatch: a residual network of 128 and 256 channels without normalisation, 60 Langevin steps per update,
+about 10,000 stored chains that restart with probability 5 %, squared energies in the loss with weight 1, Adam at 1e-4
+without momentum.
 
-Differs from the paper: temperature 1. Their drift is far longer than their noise allows; here they agree, as in the
-convergent learning of Nijkamp et al. 2020 (https://arxiv.org/abs/1903.12370). SiLU in place of leaky ReLU, no spectral
-normalisation, uniform dequantisation, and 78 chains per place in the batch instead of one common pool of 10,000.
+Differs from the paper: the temperature is 1, that is, drift and noise of a chain agree as in the convergent learning of
+Nijkamp et al. 2020 (https://arxiv.org/abs/1903.12370), while the paper's drift is far longer than its noise allows;
+SiLU instead of leaky ReLU; no spectral normalisation; uniform dequantisation; 78 chains for each place in the batch
+instead of one common pool of 10,000.
 """
 
 from genmap_jax.approximate import ebm
-from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import images
 
 CONFIG = Experiment(
     name="ebm_cifar10",
@@ -25,8 +28,7 @@ CONFIG = Experiment(
     steps=100_000,
     batch_size=128,
     model=ebm.Config(
-        shape=(32, 32, 3),
-        levels=256,
+        space=images(32, 32, 3),
         network="conv",
         width=128,
         depth=2,
@@ -34,7 +36,7 @@ CONFIG = Experiment(
         s=0.6,
         eps=0.01,
         chain_steps=60,
-        slots=78,
+        chains_per_example=78,
         reinit=0.05,
         alpha=1.0,
         sample_steps=5000,
@@ -45,7 +47,7 @@ CONFIG = Experiment(
     ),
 )
 
-ALGORITHM = ebm.algorithm
+FAMILY = ebm.FAMILY
 ABLATIONS = {
     "noise_start": {"model.reinit": 1.0},
     "no_energy_penalty": {"model.alpha": 0.0},
@@ -53,6 +55,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

@@ -3,17 +3,19 @@
     python experiments/ebm_digits.py                     (53 s of training on 2 CPU cores)
     python experiments/ebm_digits.py --ablation all --seeds 3
 
-Expect: 2.825 bits/dim on test data (estimate; `--seeds 3`: 2.8251 2.8257 2.8251; standard error over images 0.017).
-Bits per dimension are an estimate: log Z comes from annealed importance sampling, which errs on the low side, so the
-bits do too. Samples are Langevin chains of 2,000 steps from noise.
+Expect 2.825 bits/dim on test data, an estimate (with `--seeds 3`: 2.8251 2.8257 2.8251; standard error over images
+0.017). It is an estimate because log Z comes from annealed importance sampling, which errs on the low side, and so do
+the bits. Samples are Langevin chains of 2,000 steps from noise.
 
 Differs from the paper: Langevin dynamics at temperature 1 (Nijkamp et al. 2020, https://arxiv.org/abs/1903.12370),
-so the samples follow the trained energy; fully connected, with Fourier features; one chain per place in the batch.
+so that samples follow the trained energy; a fully connected network with Fourier features; one chain for each place in
+the batch.
 """
 
 from genmap_jax.approximate import ebm
-from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import images
 
 STEPS, BATCH = 2400, 128
 
@@ -25,8 +27,7 @@ CONFIG = Experiment(
     eval_every=1200,
     sample_every=800,
     model=ebm.Config(
-        shape=(8, 8, 1),
-        levels=17,
+        space=images(8, 8, 1, levels=17),
         width=256,
         depth=2,
         frequencies=1,
@@ -43,7 +44,7 @@ CONFIG = Experiment(
     ),
 )
 
-ALGORITHM = ebm.algorithm
+FAMILY = ebm.FAMILY
 ABLATIONS = {
     "noise_start": {"model.reinit": 1.0},
     "short_chains": {"model.chain_steps": 5},
@@ -52,6 +53,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

@@ -6,17 +6,17 @@ https://arxiv.org/abs/1903.12370
     python experiments/ebm_toy.py
     python experiments/ebm_toy.py --ablation all --seeds 3
 
-Expect: -1.767 ± 0.027 nats on test data (estimate; standard error over 2,000 points), seed 0, jax 0.10.2.
-The entropy of the data is 1.698 nats, so KL(data || model) = -log-likelihood - 1.698.
+Expect -1.767 ± 0.027 nats on test data (an estimate; standard error over 2,000 points) with seed 0 and jax 0.10.2. The
+entropy of the data is 1.698 nats, so KL(data || model) = -log-likelihood - 1.698. Most of that divergence comes from
+the weights of the modes, because chains cross between modes only while the model is still smooth.
 
-Most of what is left is in the weights of the modes: chains cross between them only while the model is still smooth.
-
-Differs from the papers: Langevin dynamics at temperature 1, one chain per place in the batch, Fourier features.
+Differs from the papers: Langevin dynamics at temperature 1, one chain for each place in the batch, Fourier features.
 """
 
 from genmap_jax.approximate import ebm
-from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import vectors
 
 CONFIG = Experiment(
     name="ebm_toy",
@@ -24,7 +24,7 @@ CONFIG = Experiment(
     steps=2100,
     batch_size=256,
     model=ebm.Config(
-        shape=(2,),
+        space=vectors(2),
         width=128,
         depth=2,
         frequencies=2,
@@ -37,7 +37,7 @@ CONFIG = Experiment(
     ),
 )
 
-ALGORITHM = ebm.algorithm
+FAMILY = ebm.FAMILY
 ABLATIONS = {
     "noise_start": {"model.reinit": 1.0},
     "never_restart": {"model.reinit": 0.0},
@@ -46,6 +46,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

@@ -2,15 +2,16 @@
 
     python experiments/export.py runs/gpt_pydoc exported/pydoc
 
-Which architectures the format has: genmap_jax/tractable/huggingface.py.
+genmap_jax/interop/huggingface.py says which architectures the format has.
 """
 
 import argparse
 from pathlib import Path
 
-from genmap_jax import runs
+from genmap_jax.algorithm import averaged
+from genmap_jax.interop.huggingface import to_huggingface
+from genmap_jax.run import opening
 from genmap_jax.tractable import gpt
-from genmap_jax.tractable.huggingface import to_huggingface
 
 
 def main() -> None:
@@ -19,11 +20,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     args = parser.parse_args()
     try:
-        run = runs.open_run(args.run, Path(__file__).parent)
+        run = opening.open_run(args.run, Path(__file__).parent)
         if not isinstance(run.config.model, gpt.Config):
-            raise ValueError(f"{args.run} is a {run.config.model.system}; the format is for GPTs")
+            raise ValueError(f"{args.run} is not a GPT; the format is for GPTs")
         tokenizer = run.sources["test"].tokenizer
-        print(to_huggingface(args.folder, run.config.model, run.state.averaged, tokenizer))
+        print(to_huggingface(args.folder, run.config.model, averaged(run.state), tokenizer))
     except (ValueError, FileNotFoundError, ImportError) as error:
         parser.error(str(error))
 

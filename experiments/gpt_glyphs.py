@@ -4,16 +4,16 @@ Chen et al. 2020 (iGPT), https://proceedings.mlr.press/v119/chen20s.html
     python experiments/gpt_glyphs.py
     python experiments/gpt_glyphs.py --seeds 3
 
-Expect: 0.663 ± 0.005 bits/dim of the image given its label, on test data (exact; mean ± standard error of seeds 0 to 2,
-500 images: 0.6621 0.6726 0.6555; which of the 62 characters it is costs at most 0.006 more), 2 busy CPU cores, jax
-0.10.2. Most samples can be read; training longer would help.
+Expect 0.663 ± 0.005 bits/dim of the image given its label, on test data (exact; mean ± standard error of seeds 0 to 2
+on 500 images: 0.6621 0.6726 0.6555), with 2 busy CPU cores and jax 0.10.2. To say which of the 62 characters it is
+would cost at most 0.006 more. Most samples can be read; longer training would help.
 
 Differs from the paper: 256 grey values instead of a palette of 512 colours, windowed attention, a model of 0.2 M
 parameters, labels.
 """
 
-from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
 from genmap_jax.tractable import gpt
 
 STEPS, BATCH = 4000, 4
@@ -38,7 +38,7 @@ CONFIG = Experiment(
         ema_halflife=100 * BATCH,
     ),
 )
-ALGORITHM = gpt.algorithm
+FAMILY = gpt.FAMILY
 ABLATIONS = {
     "unconditional": {"model.classes": None},
     "window_32": {"model.window": 32},
@@ -46,6 +46,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

@@ -2,19 +2,19 @@
 https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 Data: Gokaslan & Cohen 2019, https://skylion007.github.io/OpenWebTextCorpus
 
-    genmap prepare openwebtext --raw FOLDER              (the folder of its .parquet files)
+    genmap prepare openwebtext --raw FOLDER              (the folder with its .parquet files)
     python experiments/gpt_openwebtext.py --text.tokenizer FOLDER/tokenizer.json
 
 The tokenizer is GPT-2's, from the folder of the model `gpt2` in Hugging Face format. Not trained by us; nanoGPT reports
-2.85 nats per token for this model, data and optimizer, after 4 days on eight A100. On eight devices a micro-batch is 12
-windows each; a smaller batch or another number of devices needs no other change: schedules count examples.
+2.85 nats per token for this model, data and optimizer, after 4 days on eight A100. On eight devices a micro-batch has
+12 windows on each. A smaller batch or another number of devices needs no other change, since schedules count examples.
 
 Differs from the paper: OpenWebText instead of WebText, a start vector instead of a first token, no dropout. GPT-2 does
 not give its optimizer's settings: these are nanoGPT's (batch 480, 600,000 updates).
 """
 
-from genmap_jax.config import Experiment, Text
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment, Text
 from genmap_jax.tractable import gpt
 
 STEPS, BATCH = 600_000, 480
@@ -40,7 +40,7 @@ CONFIG = Experiment(
     ),
 )
 
-ALGORITHM = gpt.algorithm
+FAMILY = gpt.FAMILY
 ABLATIONS = {
     "llama": {
         **{"model.norm": "rms", "model.positions": "rope", "model.bias": "none", "model.tied": False},
@@ -53,6 +53,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

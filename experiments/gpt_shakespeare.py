@@ -2,21 +2,21 @@
 Radford et al. 2019 (GPT-2),
 https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 
-    genmap prepare tiny_shakespeare --raw FOLDER         (of input.txt, https://github.com/karpathy/char-rnn)
+    genmap prepare tiny_shakespeare --raw FOLDER         (with input.txt of https://github.com/karpathy/char-rnn)
     python experiments/gpt_shakespeare.py
     python experiments/gpt_shakespeare.py --seeds 3
 
-Expect: 2.632 ± 0.012 bits per character on test data (exact; mean ± standard error of seeds 0 to 2: 2.6515 2.6345
-2.6106), that is 1.825 nats, on 2 CPU cores, jax 0.10.2. The validation text is easier: 2.53 bits, 1.75 nats (seed 0).
-nanoGPT's README gives 1.88 nats on the two together, for the same network and as many updates.
+Expect 2.632 ± 0.012 bits per character on test data (exact; mean ± standard error of seeds 0 to 2: 2.6515 2.6345
+2.6106), that is 1.825 nats, with 2 CPU cores and jax 0.10.2. The validation text is easier: 2.53 bits, 1.75 nats (seed
+0). nanoGPT's README gives 1.88 nats on the two together, for the same network and as many updates.
 
-Differs from nanoGPT's recipe: a learning rate of 3e-3 instead of 1e-3 and an average of the parameters (with its own
-rate and none, seed 0 gives 1.90 nats on validation, 1.93 on test text); the first character of a window is predicted
+Differs from nanoGPT's recipe: a learning rate of 3e-3 instead of 1e-3, and averaged parameters (with nanoGPT's rate and
+no average, seed 0 gives 1.90 nats on validation and 1.93 on test text); the first character of a window is predicted
 too. Differs from the paper: characters instead of BPE tokens, 0.8 M parameters.
 """
 
-from genmap_jax.config import Experiment, Text
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment, Text
 from genmap_jax.tractable import gpt
 
 STEPS, BATCH = 2000, 12
@@ -39,7 +39,7 @@ CONFIG = Experiment(
     ),
 )
 
-ALGORITHM = gpt.algorithm
+FAMILY = gpt.FAMILY
 ABLATIONS = {
     "nanogpt": {"model.optim.lr": 1e-3, "model.ema_halflife": None},
     "rope": {"model.positions": "rope"},
@@ -47,6 +47,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

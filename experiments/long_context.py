@@ -4,16 +4,17 @@
         --workdir runs/rope$s; done
     python experiments/long_context.py runs/rope0 runs/rope1 runs/rope2
 
-Prints bits per byte of test text in windows of 4 L tokens (--times 4), L the length of the training, for every way to
-read them:
+It prints bits per byte of test text in windows of 4 L tokens (--times 4), where L is the trained length, for every way
+of reading them:
 
     cut         in windows of L, each read without what comes before it
     overlapping in windows of L that begin every L / 2: each token sees at least L / 2 before it
-    plain       at once, at positions never trained
+    plain       at once, at positions that were never trained
     linear, ntk, yarn     rotary frequencies scaled by 4 (genmap_jax/nn/rope.py)
     dual chunk            chunks of 3 L / 4, so that no distance is larger than the trained ones
 
-Expect (bits per byte over all positions of 39 windows; mean ± standard error of seeds 0 to 2, and each; jax 0.10.2):
+Expect these bits per byte over all positions of 39 windows (mean ± standard error of seeds 0 to 2, and each seed; jax
+0.10.2):
 
     overlapping 1.902 ± 0.004    1.9031 1.8942 1.9078
     dual chunk  1.916 ± 0.001    1.9174 1.9133 1.9170
@@ -23,8 +24,8 @@ Expect (bits per byte over all positions of 39 windows; mean ± standard error o
     plain       3.395 ± 0.062    3.3981 3.5010 3.2865
     linear      5.568 ± 0.025    5.5568 5.6161 5.5301
 
-A model this small, not tuned further at the new length, gains nothing from scaled frequencies; dual chunks beat
-cutting; overlapping windows, at twice the work, beat both.
+A model this small that is not trained further at the new length gains nothing from scaled frequencies. Dual chunk
+attention beats cutting, and overlapping windows, at twice the work, beat both.
 """
 
 import argparse
@@ -34,11 +35,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from genmap_jax import data, runs
-from genmap_jax.ablation import plus_minus
-from genmap_jax.evaluate.likelihood import bits_per_dim
+from genmap_jax import data
+from genmap_jax.algorithm import averaged
 from genmap_jax.nn.rope import Scaling
+from genmap_jax.report.numbers import plus_minus
+from genmap_jax.run import opening
 from genmap_jax.tractable import gpt
+from genmap_jax.units import bits_per_dim
 
 
 def ways(cfg: gpt.Config, times: int) -> dict[str, gpt.Config]:
@@ -73,15 +76,15 @@ def main() -> None:
     args = parser.parse_args()
     found: dict[str, list[list[float]]] = {}  # way -> for every run, bits per byte of all and of later positions
     for folder in args.runs:
-        run = runs.open_run(folder, Path(__file__).parent)
+        run = opening.open_run(folder, Path(__file__).parent)
         cfg, dims = run.config.model, run.sources["test"].bytes_per_token
-        if getattr(cfg, "positions", None) != "rope":
+        if not isinstance(cfg, gpt.Config) or cfg.positions != "rope":
             parser.error(f"{folder} is not a GPT with rotary positions: train one with --model.positions rope")
         text = dataclasses.asdict(run.config.text)
         test = data.load(run.config.data, "test", length=args.times * cfg.length, **text)
         tokens = test.take(np.arange(test.size))["tokens"]
         print(f"{folder}: {len(tokens)} windows of {tokens.shape[1]} tokens; trained at {cfg.length}", flush=True)
-        for way, nats in table(cfg, run.state.averaged, tokens).items():
+        for way, nats in table(cfg, averaged(run.state), tokens).items():
             parts = [bits_per_dim(part.mean(dtype=np.float64), dims) for part in (nats, nats[:, cfg.length :])]
             found.setdefault(way, []).append(parts)
     print(f"\nBits per byte{'':12s} {'all positions':>20s} {'beyond the trained':>20s}   all positions, each run")

@@ -1,17 +1,19 @@
-"""Quality of samples against number of function evaluations: every sampler on one trained diffusion model.
+"""Quality of samples against number of function evaluations: every sampler on one trained diffusion or score model.
 
     python experiments/diffusion_toy.py --workdir runs/diffusion_toy
     python experiments/sampler_steps.py runs/diffusion_toy
+    python experiments/score_toy.py --workdir runs/score_toy
+    python experiments/sampler_steps.py runs/score_toy
 
-Prints a table, and draws RUN/sampler_steps.png: the energy distance of samples to held-out data (0 where the laws are
-equal; the gray line, below which nothing is drawn, is what halves of the data read) over three draws, for each sampler
-and number of evaluations.
+It prints a table and draws RUN/sampler_steps.png: the energy distance of samples to held-out data over three draws, for
+each sampler and number of evaluations. The distance is 0 where the distributions are equal; the grey line, below which
+nothing is drawn, is the distance between two halves of the data.
 
 Expect, on eight Gaussians (4,000 samples, seed 0 of the model, mean of three draws, whose standard deviations are 0.002
 or less, of Heun after 8 evaluations 0.012; 2 busy CPU cores, jax 0.10.2): after 8 evaluations Euler 0.015, ancestral
-0.017, DPM-Solver++ 0.026, Heun 1.8; after 16 DPM-Solver++ 0.0002, below what halves of the data read (0.0004),
-ancestral 0.0021, Euler 0.0028, Heun 0.012; from 64 on all are there. Heun makes half as many steps, so few steps hurt
-it most.
+0.017, DPM-Solver++ 0.026, Heun 1.8; after 16 DPM-Solver++ 0.0002, less than between two halves of the data (0.0004),
+ancestral 0.0021, Euler 0.0028, Heun 0.012; from 64 on all are as close as the data. Heun makes half as many steps as
+the others for the same number of evaluations, so few evaluations hurt it most.
 """
 
 import argparse
@@ -21,11 +23,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from genmap_jax import runs
-from genmap_jax.approximate import diffusion
+from genmap_jax.algorithm import Family, conditions
 from genmap_jax.data import toy
 from genmap_jax.evaluate.distance import energy_distance, null_floor
-from genmap_jax.evaluate.examine import real_examples
+from genmap_jax.run import opening
 
 EVALUATIONS = (4, 8, 16, 32, 64, 128)
 SAMPLERS = {  # name -> (changes to the configuration, evaluations in a step)
@@ -39,20 +40,26 @@ SAMPLERS = {  # name -> (changes to the configuration, evaluations in a step)
 POINTS = 4000
 
 
-def measure(cfg: diffusion.Config, state, real: np.ndarray, scale: int, seeds: int = 3) -> dict[str, dict[int, list]]:
-    """Sampler -> evaluations -> energy distance of each draw of len(real) samples to `real`."""
+def measure(
+    family: Family, cfg, state, real: np.ndarray, scale: int, cond=None, seeds: int = 3
+) -> dict[str, dict[int, list]]:
+    """Sampler -> evaluations -> energy distance of each draw of len(real) samples, divided by scale, to `real`.
+
+    cfg: the model's configuration; cond: the conditions of every sample, None without any.
+    """
     results = {}
     for name, (changes, each) in SAMPLERS.items():
         for evaluations in EVALUATIONS:
             changed = dataclasses.replace(cfg, **changes, sample_steps=max(2, evaluations // each))
-            sample = jax.jit(diffusion.algorithm(changed, batch_size=1).sample, static_argnums=2)
-            draws = [np.asarray(sample(state, jax.random.key(seed), len(real))) / scale for seed in range(seeds)]
+            sample = jax.jit(family.algorithm(changed, batch_size=1).sample, static_argnums=2)
+            draws = [np.asarray(sample(state, jax.random.key(seed), len(real), cond)) / scale for seed in range(seeds)]
             found = [energy_distance(real=real, generated=x).value for x in draws]
             results.setdefault(name, {})[evaluations] = found
     return results
 
 
 def draw(results: dict[str, dict[int, list]], floor: float, path: Path) -> None:
+    """The picture: distance over evaluations, one line per sampler."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -72,15 +79,18 @@ def draw(results: dict[str, dict[int, list]], floor: float, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a trained diffusion model of vectors or images")
-    run = runs.open_run(parser.parse_args().run, Path(__file__).parent)
+    parser.add_argument("run", type=Path, help="folder of a trained diffusion or score model")
+    run = opening.open_run(parser.parse_args().run, Path(__file__).parent)
+    test, cond = run.sources["test"], None
     law = toy.DENSITIES.get(run.config.data.removeprefix("toy/"))
     if law is not None:
         real, scale = np.asarray(law.sample(jax.random.key(99), POINTS)), 1
     else:
-        real, scale = real_examples(run.sources["test"])
+        batch = test.take(test.spaced(1000))
+        real, scale = batch[test.field], (test.levels or 2) - 1
+        real, cond = real / scale, conditions(run.algorithm.reads, batch)
     floor = abs(null_floor(real=real).value)
-    results = measure(run.config.model, run.state, real, scale)
+    results = measure(run.family, run.config.model, run.state, real, scale, cond)
     print(f"{'evaluations':18s}" + "".join(f"{n:>20d}" for n in EVALUATIONS))
     for name, row in results.items():
         print(f"{name:18s}" + "".join(f"{np.mean(v):12.5f} ± {np.std(v, ddof=1):.4f}" for v in row.values()))

@@ -4,15 +4,17 @@ https://arxiv.org/abs/2011.13456
     python experiments/score_toy.py
     python experiments/score_toy.py --ablation all --seeds 3
 
-Expect: KL(data || model) 0.090 nats (estimate), 97 % of samples near one of the 8 modes, seed 0, jax 0.10.2.
+Expect a KL(data || model) of 0.090 nats (an estimate) and 97 % of samples near one of the 8 modes, with seed 0 and jax
+0.10.2. The entropy of the data is 1.698 nats, so KL(data || model) = -log-likelihood - 1.698, up to the error of the
+solver.
 
-The entropy of the data is 1.698 nats, so KL(data || model) = -log-likelihood - 1.698, up to the error of the solver.
-Differs from the paper: a residual MLP; exact divergence in the likelihood; 200 sampler steps.
+Differs from the paper: a residual MLP; the exact divergence in the likelihood; 200 sampler steps.
 """
 
-from genmap_jax.config import Experiment
 from genmap_jax.implicit import score
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import vectors
 
 STEPS, BATCH = 6000, 256
 CONFIG = Experiment(
@@ -25,17 +27,17 @@ CONFIG = Experiment(
     save_every=3000,
     samples=1000,
     model=score.Config(
-        shape=(2,),
+        space=vectors(2),
         width=128,
         blocks=2,
         sample_steps=200,
-        trace="exact",
+        divergence="exact",
         tol=1e-3,
         optim=Optim(lr=2e-3, decay=STEPS * BATCH, final=0.01),
         ema_halflife=50_000,
     ),
 )
-ALGORITHM = score.algorithm
+FAMILY = score.FAMILY
 ABLATIONS = {
     "ve": {"model.sde": "ve", "model.sigma_max": 8.0},
     "subvp": {"model.sde": "subvp"},
@@ -45,6 +47,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

@@ -5,13 +5,14 @@ Rezende et al. 2014, https://arxiv.org/abs/1401.4082
 
 Not trained by us.
 
-Differs from the papers: neither has CIFAR-10; the decoder is the discretised logistic of Kingma et al. 2016
+Differs from the papers: neither uses CIFAR-10; the decoder is the discretised logistic of Kingma et al. 2016
 (https://arxiv.org/abs/1606.04934) with a scale for every channel of every pixel; residual convolutions.
 """
 
 from genmap_jax.approximate import vae
-from genmap_jax.config import Experiment
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import images
 
 CONFIG = Experiment(
     name="vae_cifar10",
@@ -22,8 +23,7 @@ CONFIG = Experiment(
     sample_every=10_000,
     save_every=5_000,
     model=vae.Config(
-        shape=(32, 32, 3),
-        levels=256,
+        space=images(32, 32, 3),
         latent=128,
         network="conv",
         hidden=(64, 128, 256),
@@ -33,7 +33,7 @@ CONFIG = Experiment(
     ),
 )
 
-ALGORITHM = vae.algorithm
+FAMILY = vae.FAMILY
 ABLATIONS = {
     "beta_4": {"model.beta": 4.0},
     "latent_32": {"model.latent": 32},
@@ -41,6 +41,6 @@ ABLATIONS = {
 }
 
 if __name__ == "__main__":
-    from genmap_jax.train import main
+    from genmap_jax.commands.experiment import main
 
-    main(CONFIG, ALGORITHM, ABLATIONS)
+    main(CONFIG, FAMILY, ABLATIONS)

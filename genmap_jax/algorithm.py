@@ -1,25 +1,31 @@
-"""The record every family fills in, and the two helpers from which train steps are written.
+"""The record every family fills in, and the helpers from which train steps are written.
 
-A family is trained, sampled and evaluated through five pure functions, as in optax. What the families share is not
-one loss (a GAN has two, an EBM samples inside its step) but *one update of the whole state*: that is the interface.
+A family is trained, sampled and evaluated through pure functions, as in optax. What the families share is not one loss
+(a GAN has two, an EBM samples inside its step) but *one update of the whole state*: that is the interface.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from genmap_jax import parallel
+from genmap_jax.keys import example_keys
+from genmap_jax.spaces import Space
 
 Array = jax.Array
 Key = jax.Array
 Params = Any
 # What `genmap_jax.data` yields: "image" uint8 [B,H,W,C], "label" int32 [B], "tokens" int32 [B,L], "x" float32 [B,D].
 Batch = dict[str, Array]
+Cond = dict[str, Array]  # what a batch holds beside the example: a label, an image of another domain, known pixels
 Metrics = dict[str, Array]  # scalars
+Value = TypeVar("Value")  # of a batch: arrays on a device or on the host, or their shapes
 
 
 @flax.struct.dataclass
@@ -49,37 +55,104 @@ class State:
     opt_state: optax.OptState
     ema: Params | None  # None: no averaging
 
-    @property
-    def averaged(self) -> Params:
-        """The parameters to sample and to evaluate with."""
-        return self.params if self.ema is None else self.ema
+
+Trained = TypeVar("Trained", bound=State)  # a state with what a family adds to it
+
+
+def averaged(state: Any) -> Params:
+    """The parameters to sample and to evaluate with: the average where there is one."""
+    return state.params if state.ema is None else state.ema
 
 
 class Algorithm(NamedTuple):
-    """One family, bound to its network and optimizer.
+    """One family, bound to its network and optimizer. All functions are pure and can be compiled.
 
-    init: key -> state. Called under `jax.eval_shape` for shapes and under `jax.jit` for values.
+    reads: what of a batch the family uses, by name: the space of the example first, then those of its conditions, such
+        as {"image": images(8, 8, 1, 17), "label": labels(10)}. A batch may hold more.
+    init: (key, batch) -> state. The first global batch is for data-dependent initialisation; most families look at its
+        shapes only. Called under `jax.eval_shape` for shapes and under `jax.jit` for values.
     step: (state, batch, key) -> (state, metrics). One update of everything; metrics are a flat dict of scalars.
-    sample: (state, key, n, cond) -> what `n` examples of a batch look like: same dtype, shape and range. `n` is static;
-        `cond` is None or an int32 [n] array of labels; with None, a conditional family draws its labels itself.
+    sample: (state, key, n, cond) -> `n` examples as a batch holds them: same dtype, shape and range. `n` is static.
+        cond holds the conditions of `reads`, arrays [n, ...], taken from data or from a person; None without any.
     log_prob: (state, batch, key) -> LogProb. None: the family has no density.
+    prepare: (state, key) -> what `log_prob` takes in the place of the state, with everything done that costs once and
+        not once per batch, such as a partition function. None: `log_prob` has nothing to prepare.
     spec: state -> pytree of `PartitionSpec`, prefix allowed. Only the axis name "data" exists.
-    evaluations: of the network, in a row, for one sample. None: an adaptive sampler decides.
-    trace: (state, key, n, frames) -> [frames, n, ...]: `sample` at work. The last frame is what `sample` returns, all
-        look like a batch; `frames` is static. None: `sample` has nothing to watch.
-    walk: (state, key, t) -> float32 [n, ...]: example i at position t[i] in [0, 1] on its path between two latents, the
-        family's own interpolation; without sampling noise or rounding, in units of grey levels for images. None: no
-        latent space.
+    params: state -> all its trainable parameters, a pytree; for counting them.
+    evaluations: network evaluations, one after another, for one sample. None: an adaptive sampler decides.
+    trajectory: (state, key, n, cond, frames) -> [frames, n, ...]: the sampler at work. The last frame is what `sample`
+        returns, all look like a batch; `frames` is static. None: there is nothing to look at.
+    walk: (state, key, t, cond) -> float32 [n, ...]: example i at position t[i] in [0, 1] on its path between two
+        latents, the family's own interpolation; without sampling noise or rounding, in units of grey levels for images.
+        None: no latent space.
     """
 
-    init: Callable[[Key], Any]
+    reads: dict[str, Space]
+    init: Callable[[Key, Batch], Any]
     step: Callable[[Any, Batch, Key], tuple[Any, Metrics]]
-    sample: Callable[..., Array] | None = None
+    sample: Callable[[Any, Key, int, Cond | None], Array] | None = None
     log_prob: Callable[[Any, Batch, Key], LogProb] | None = None
+    prepare: Callable[[Any, Key], Any] | None = None
     spec: Callable[[Any], Any] = parallel.replicated
+    params: Callable[[Any], Any] = lambda state: state.params
     evaluations: int | None = None
-    trace: Callable[[Any, Key, int, int], Array] | None = None
-    walk: Callable[[Any, Key, Array], Array] | None = None
+    trajectory: Callable[[Any, Key, int, Cond | None, int], Array] | None = None
+    walk: Callable[[Any, Key, Array, Cond | None], Array] | None = None
+
+
+class Family(NamedTuple):
+    """What a family is called and where it belongs, declared once at the end of its file.
+
+    name: of the system, as the map shows it.
+    continent: "tractable" (exact density), "approximate" (a bound or an estimate) or "implicit" (samples only).
+    objective: what is minimised, in a few words.
+    citation: authors, year and address of the paper.
+    algorithm: (config, *, batch_size, axis_name=None) -> Algorithm.
+    sampling: fields of the configuration that only `sample` and `log_prob` read (dotted paths), such as the solver or
+        the weight of guidance: they may be changed after training. `init` and `step` do not depend on them.
+    """
+
+    name: str
+    continent: Literal["tractable", "approximate", "implicit"]
+    objective: str
+    citation: str
+    algorithm: Callable[..., Algorithm]
+    sampling: tuple[str, ...] = ()
+
+
+def like_batch(reads: dict[str, Space], n: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a batch of n examples, without data."""
+    return {name: space.like(n) for name, space in reads.items()}
+
+
+def conditions(reads: dict[str, Space], batch: dict[str, Value]) -> dict[str, Value] | None:
+    """The conditions in a batch, as the argument `cond` of `Algorithm.sample` wants them; None for a family without."""
+    return {name: batch[name] for name in list(reads)[1:]} or None
+
+
+def check_cond(reads: dict[str, Space], n: int, cond: Mapping[str, Array | np.ndarray] | None) -> None:
+    """Raises ValueError unless `cond` holds exactly the conditions of `reads`, arrays [n, ...] of the right shape.
+
+    Labels whose values are known (outside of compiled code) must lie within their classes.
+    """
+    wanted = list(reads)[1:]
+    if cond is None and wanted:
+        example = ", ".join(f"{name!r}: {reads[name].dtype.__name__} {[n, *reads[name].shape]}" for name in wanted)
+        raise ValueError(f"cond=None, but this model is conditional: give cond={{{example}}}")
+    if cond is not None and not wanted:
+        raise ValueError("cond must be None: this model is unconditional")
+    if cond is None:
+        return
+    if set(cond) != set(wanted):
+        raise ValueError(f"cond holds {sorted(cond)}, but this model is conditioned on {sorted(wanted)}")
+    for name in wanted:
+        space, value = reads[name], cond[name]
+        if jnp.shape(value) != (n, *space.shape):
+            raise ValueError(f"cond[{name!r}] has shape {jnp.shape(value)}, but {(n, *space.shape)} is needed")
+        if isinstance(value, jax.core.Tracer) or space.levels is None:
+            continue
+        if not ((np.asarray(value) >= 0) & (np.asarray(value) < space.levels)).all():
+            raise ValueError(f"cond[{name!r}] has values outside 0..{space.levels - 1}")
 
 
 def player(
@@ -138,7 +211,7 @@ def minimise(
     ema_halflife: float | None = None,
     axis_name: str | None = None,
     accumulate: int = 1,
-) -> Callable[[State, Batch, Key], tuple[State, Metrics]]:
+) -> Callable[[Trained, Batch, Key], tuple[Trained, Metrics]]:
     """The train step of a family with one loss.
 
     loss: (params, keys, batch) -> dict of per-example terms [B], of which "loss" is minimised and all are reported;
@@ -147,9 +220,9 @@ def minimise(
     accumulate: micro-batches, see `mean_gradient`.
     """
 
-    def step(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
+    def step(state: Trained, batch: Batch, key: Key) -> tuple[Trained, Metrics]:
         size = batch_size(batch)
-        keys = parallel.example_keys(key, size, axis_name)
+        keys = example_keys(key, size, axis_name)
 
         def mean_loss(params, keys, batch):
             means = {name: term.mean() for name, term in loss(params, keys, batch).items()}
@@ -159,7 +232,7 @@ def minimise(
             mean_loss, state.params, state.opt_state, tx, axis_name, (keys, batch), accumulate
         )
         ema = ema_update(state.ema, params, state.step, parallel.total(size, axis_name), ema_halflife)
-        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+        state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
         return state, {"loss": value, **metrics}
 
     return step

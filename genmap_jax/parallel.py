@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -35,10 +34,9 @@ def total(size: int, axis_name: str | None) -> int:
     return size if axis_name is None else size * jax.lax.axis_size(axis_name)
 
 
-def example_keys(key: jax.Array, size: int, axis_name: str | None = None) -> jax.Array:
-    """One PRNG key per example, a function of (key, global example index): the same on any number of devices. [B]"""
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(size))
+def first_example(size: int, axis_name: str | None) -> int | jax.Array:
+    """Global index of the first example of this device's part of the batch."""
+    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
 
 
 def replicated(state: Any) -> Any:
@@ -76,17 +74,23 @@ class Placement:
         """A full tree of `NamedSharding`s: the layout of the state as one global value, also in checkpoints."""
         return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self.specs(algorithm, state))
 
-    def like(self, algorithm, key: jax.Array) -> Any:
-        """Shapes, types and layout of the state, without a value: what a checkpoint is restored into."""
-        shapes = jax.eval_shape(algorithm.init, key)
+    def like(self, algorithm, key: jax.Array, batch: Any) -> Any:
+        """Shapes, types and layout of the state, without a value: what a checkpoint is restored into.
+
+        batch: a global batch, or its shapes.
+        """
+        shapes = jax.eval_shape(algorithm.init, key, batch)
         struct = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
         return jax.tree.map(struct, shapes, self.shardings(algorithm, shapes))
 
-    def init(self, algorithm, key: jax.Array) -> Any:
-        """The initial state, born in its layout: never whole on one device when it is sharded."""
-        shapes = jax.eval_shape(algorithm.init, key)
+    def init(self, algorithm, key: jax.Array, batch: dict[str, jax.Array]) -> Any:
+        """The initial state, born in its layout: never whole on one device when it is sharded.
+
+        batch: the first global batch, as `put` makes it.
+        """
+        shapes = jax.eval_shape(algorithm.init, key, batch)
         out = self.shardings(algorithm, shapes)
-        return jax.jit(algorithm.init, out_shardings=out)(key)
+        return jax.jit(algorithm.init, out_shardings=out)(key, batch)
 
     def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's slice of the batch -> the global batch, split over devices by its first axis."""

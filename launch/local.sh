@@ -11,12 +11,12 @@ tune
 
 # exec: signals (preemption, Ctrl-C) must reach Python itself.
 case "${1-}" in
-  "") exec "$python" -m genmap_jax.cli map ;;
+  "") exec "$python" -m genmap_jax.commands.cli map ;;
   *.py)
     script="$1"
     shift
     [ -e "$script" ] || script="$root/$script" # from any folder
     exec "$python" "$script" "$@"
     ;;
-  *) exec "$python" -m genmap_jax.cli "$@" ;;
+  *) exec "$python" -m genmap_jax.commands.cli "$@" ;;
 esac

@@ -1,17 +1,15 @@
-"""Evaluated run folders with numbers that a test chooses, and pictures of real digits."""
+"""Evaluated run folders with numbers that a test chooses, and pictures of small images, points or text."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
-from genmap_jax.data import Source
-from genmap_jax.data.text import utf8
 from genmap_jax.report import pictures
+from genmap_jax.spaces import images, tokens, vectors
 
-DIGITS = (load_digits().images[..., None]).astype(np.uint8)  # [1797,8,8,1], 0..16
 TEXT = b"def read(path):\n    return open(path).read()\n\n\n"
+SPACES = {"image": images(8, 8, 1, levels=17), "tokens": tokens(2 * len(TEXT), 256), "x": vectors(2)}
 
 
 def interval(value, half, *, null=None, null_sd=None, better="lower", n=(250, 250)):
@@ -49,8 +47,11 @@ def quality(fd, half=0.15, *, kd=0.02, precision=0.9, coverage=0.9, recall=0.8):
     }
 
 
-def make_run(root: Path, experiment: str, *, field: str = "image", frames=None, config=None, **card) -> Path:
-    """Write an evaluated run folder below `root` and return it. `card` replaces entries of the card."""
+def make_run(root: Path, experiment: str, *, field: str = "image", drawn=False, config=None, **card) -> Path:
+    """Write an evaluated run folder below `root` and return it; its samples and curves only if `drawn`.
+
+    `card` replaces entries of the card.
+    """
     seed = card.get("seed", 0)
     folder = root / f"{experiment}_{seed}"
     evaluation = folder / "evaluation"
@@ -62,6 +63,7 @@ def make_run(root: Path, experiment: str, *, field: str = "image", frames=None, 
         "system": experiment.split("_")[0].upper(),
         "continent": "implicit",
         "objective": "adversarial",
+        "citation": "Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661",
         "data": "digits",
         "seed": seed,
         "steps": 2000,
@@ -84,31 +86,39 @@ def make_run(root: Path, experiment: str, *, field: str = "image", frames=None, 
     (evaluation / "card.json").write_text(json.dumps(full, indent=1))
     resolved = {"name": experiment, "seed": seed, "steps": full["steps"]} | (config or {})
     (folder / "config.json").write_text(json.dumps(resolved))
+    if drawn:
+        draw(folder, field, seed + len(experiment))
+    return folder
+
+
+def draw(folder: Path, field: str, seed: int) -> None:
+    """Write the training curves, samples and pictures of a run folder."""
     rows = [{"step": s, "loss": 2 / s**0.3 + seed / 50, "seconds": s / 90} for s in range(50, 2001, 50)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rng = np.random.default_rng(seed + len(experiment))
+    rng, space, evaluation = np.random.default_rng(seed), SPACES[field], folder / "evaluation"
     batch = examples(field, rng)
-    shape, levels = next(iter(batch.values())).shape[1:], {"image": 17, "tokens": 256, "x": None}[field]
-    tokenizer = utf8() if field == "tokens" else None
-    pictures.save(batch, evaluation / "samples", Source("digits", "test", 64, shape, levels, 10, None, tokenizer))
+    pictures.save(batch, evaluation / "samples", space, lambda row: bytes(row.tolist()).decode())
     np.savez(evaluation / "samples.npz", **batch)
     if field == "image":
-        pairs = np.concatenate([batch["image"][:8], DIGITS[rng.integers(0, 1297, 8)]])
+        pairs = np.concatenate([batch["image"][:8], examples("image", rng)["image"][:8]])
         pictures.image_grid(pairs, 17).save(evaluation / "nearest.png")
-    if frames is None and field == "image":
-        noise = rng.integers(0, 17, (16, 8, 8, 1))
-        mix = np.linspace(0, 1, 12)[:, None, None, None, None]
+        noise, mix = rng.integers(0, 17, (16, 8, 8, 1)), np.linspace(0, 1, 6)[:, None, None, None, None]
         frames = np.round(mix * batch["image"][:16] + (1 - mix) * noise).astype(np.uint8)
-    if frames is not None:
-        pictures.animation(frames, evaluation / "sampler.gif", 17)
-    return folder
+        pictures.animation(frames, evaluation / "sampler.gif", space)
+    elif field == "x":
+        pictures.animation(np.stack([2 * batch["x"], batch["x"]]), evaluation / "sampler.gif", space)
 
 
 def examples(field: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """64 images or rows of text, or 500 points."""
-    if field == "image":
-        image = DIGITS[rng.integers(0, len(DIGITS), 64)] + rng.normal(0, 0.9, (64, 8, 8, 1))
-        return {"image": np.clip(image.round(), 0, 16).astype(np.uint8)}
+    if field == "image":  # rings of any size, here and there
+        y, x, radius = (
+            rng.uniform(2.5, 4.5, (64, 1, 1)),
+            rng.uniform(2.5, 4.5, (64, 1, 1)),
+            rng.uniform(1, 3, (64, 1, 1)),
+        )
+        distance = np.hypot(np.arange(8)[:, None] - y, np.arange(8) - x)
+        return {"image": np.rint(16 * np.exp(-((distance - radius) ** 2)))[..., None].astype(np.uint8)}
     if field == "tokens":
         return {"tokens": np.tile(np.frombuffer(TEXT, np.uint8), (64, 2))}
     angle = rng.integers(0, 8, 500) * np.pi / 4
@@ -118,13 +128,24 @@ def examples(field: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
 def make_ablation(root: Path, experiment: str) -> Path:
     """Write an ablation folder below `root` and return it."""
     folder = root / f"{experiment}_ablation"
-    folder.mkdir(parents=True)
     bits = {"baseline": [1.870, 1.861, 1.875], "latent_2": [2.301, 2.297, 2.310], "beta_4": [1.962, 1.955, 1.969]}
-    for i, (name, values) in enumerate(bits.items()):
-        result = {"seeds": [0, 1, 2], "seconds": 23.0, "bits_per_dim": values, "kind": "lower_bound"}
-        result["energy_distance"] = [0.053 + 0.01 * i, 0.047 + 0.01 * i, 0.037 + 0.01 * i]
-        (folder / f"{name}.json").write_text(json.dumps({"config": {"name": experiment}, "seeds": 3, "result": result}))
-    lines = ["variant   bits/dim", *(f"{name}   {np.mean(values):.4f}" for name, values in bits.items()), "every seed:"]
-    (folder / "table.txt").write_text("\n".join(lines) + "\n")
-    (folder / "command.txt").write_text(f"python experiments/{experiment}.py --ablation all --seeds 3\n")
+    changes = {"baseline": {}, "latent_2": {"model.latent": 2}, "beta_4": {"model.beta": 4.0}}
+    folder.mkdir(parents=True)
+    measures = [
+        {"key": "likelihood", "title": "bits/dim (lower_bound)", "better": "lower", "kind": "lower_bound"},
+        {"key": "energy", "title": "energy distance", "better": "lower", "kind": None},
+    ]
+    table = {name: {"likelihood": v, "energy": [x / 20 for x in v]} for name, v in bits.items()}
+    said = {
+        "experiment": experiment,
+        "command": f"python experiments/{experiment}.py --ablation all --seeds 3",
+        "baseline": "baseline",
+        "seeds": [0, 1, 2],
+        "variants": {k: {"changes": v, "runs": [f"{k}-seed{i}" for i in range(3)]} for k, v in changes.items()},
+        "measures": measures,
+        "table": table,
+        "real": {"energy": 0.0021},
+    }
+    (folder / "ablation.json").write_text(json.dumps(said))
+    (folder / "table.txt").write_text("the same, for people\n")
     return folder

@@ -1,16 +1,18 @@
 """Every family at a size that compiles in seconds: what the contract, device and resume tests run over."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genmap_jax.algorithm import Algorithm, Cond, Family, conditions, like_batch
 from genmap_jax.approximate import diffusion, ebm, latent_diffusion, vae
 from genmap_jax.implicit import gan, score
 from genmap_jax.optim import Optim
+from genmap_jax.run import config as configs
+from genmap_jax.spaces import Space, images, vectors
 from genmap_jax.tractable import gpt
 
 BATCH = 16
@@ -19,101 +21,152 @@ SGD = Optim(name="sgd", lr=1e-2, clip=0.0)  # Adam turns rounding of near-zero g
 
 def perturbed(cfg: gpt.Config, scale: float = 0.3, seed: int = 0):
     """Random parameters far from initialisation, where all logits are nearly equal and hide mistakes."""
-    params = jax.eval_shape(gpt.algorithm(cfg, batch_size=1).init, jax.random.key(0)).params
+    algorithm = gpt.algorithm(cfg, batch_size=1)
+    params = jax.eval_shape(algorithm.init, jax.random.key(0), like_batch(algorithm.reads, 1)).params
     rng = np.random.default_rng(seed)
     draw = lambda path, p: (path[-1].key == "scale") + scale * rng.standard_normal(p.shape)  # noqa: E731
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jax.tree.map_with_path(draw, params))
 
 
+def random_examples(space: Space, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n examples of a space, as a batch holds them: uniform integers or standard normal numbers."""
+    shape, dtype = (n, *space.shape), np.dtype(space.dtype)
+    return (rng.normal(size=shape) if space.levels is None else rng.integers(0, space.levels, shape)).astype(dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
-    algorithm: Callable
+    """A family in one configuration.
+
+    kind: of what log_prob returns; None without a density.
+    resampled: for fields of `Family.sampling` whose next value is not obvious, another legal one.
+    """
+
+    family: Family
     config: Any
-    kind: str | None  # of log_prob
+    kind: str | None
+    resampled: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def build(self, axis_name: str | None = None, **changes):
+    def build(self, axis_name: str | None = None, **changes) -> Algorithm:
         config = dataclasses.replace(self.config, **changes)
-        return self.algorithm(config, batch_size=BATCH, axis_name=axis_name)
+        return self.family.algorithm(config, batch_size=BATCH, axis_name=axis_name)
 
-    def batch(self, seed: int = 0) -> dict[str, np.ndarray]:
+    def batch(self, seed: int = 0, n: int = BATCH) -> dict[str, np.ndarray]:
+        """Random examples of everything that the family reads."""
         rng = np.random.default_rng(seed)
-        if getattr(self.config, "shape", None) is None:
-            return {"tokens": rng.integers(0, self.config.vocab, (BATCH, self.config.length)).astype(np.int32)}
-        if len(self.config.shape) == 1:
-            return {"x": rng.normal(size=(BATCH, *self.config.shape)).astype(np.float32)}
-        images = rng.integers(0, self.config.levels, (BATCH, *self.config.shape)).astype(np.uint8)
-        return {"image": images, "label": rng.integers(0, 10, BATCH).astype(np.int32)}
+        return {name: random_examples(space, n, rng) for name, space in self.build().reads.items()}
+
+    def cond(self, n: int) -> Cond | None:
+        """Conditions of n samples."""
+        return conditions(self.build().reads, self.batch(seed=7, n=n))
+
+    def sampled_otherwise(self) -> Any:
+        """The configuration with another legal value in every field of `Family.sampling`."""
+        changes = {}
+        for path in self.family.sampling:
+            owner, _, name = path.rpartition(".")
+            owner = configs.value_at(self.config, owner) if owner else self.config
+            types = {field.name: field.type for field in dataclasses.fields(owner)}
+            changes[path] = self.resampled.get(path) or other_value(types[name], getattr(owner, name))
+        return configs.replace(self.config, changes)
 
 
-IMAGE = {"shape": (8, 8, 1), "levels": 17}
+def other_value(kind: Any, value: Any) -> Any:
+    """A value of the same type that is not this one."""
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return choices[(choices.index(value) + 1) % len(choices)]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return 0.5 * value + 0.1
+    raise TypeError(f"no other value of {value!r}: name one in `resampled`")
+
+
+DECODING = {"top_k": 5, "top_p": 0.9, "min_p": 0.05, "stop": 3}  # in place of None
+DENOISING = {"sample_schedule": "linear", "guidance_interval": (0.1, 10.0), "bound_steps": 7}
+DIGITS = images(8, 8, 1, levels=17)
 EBM = {"width": 16, "depth": 1, "chain_steps": 2, "sample_steps": 3, "ais_chains": 8, "ais_temperatures": 5}
 DIFFUSION = {"width": 16, "blocks": 1, "sample_steps": 4, "bound_draws": 4}
 SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
+GAN = {"latent": 4, "width": 16, "depth": 1}
 
 FAMILIES = {
-    "gpt": Case(gpt.algorithm, gpt.Config(vocab=11, length=8, layers=1, heads=2, width=16, ema_halflife=50.0), "exact"),
+    "gpt": Case(
+        gpt.FAMILY, gpt.Config(vocab=11, length=8, layers=1, heads=2, width=16, ema_halflife=50.0), "exact", DECODING
+    ),
     "gpt_images": Case(
-        gpt.algorithm, gpt.Config(vocab=17, length=64, shape=(8, 8, 1), layers=1, heads=2, width=16), "exact"
+        gpt.FAMILY, gpt.Config(vocab=17, length=64, shape=(8, 8, 1), layers=1, heads=2, width=16), "exact", DECODING
     ),
     "gpt_labels": Case(
-        gpt.algorithm,
+        gpt.FAMILY,
         gpt.Config(
             **{"vocab": 17, "length": 64, "shape": (8, 8, 1), "classes": 10},
             **{"layers": 2, "heads": 2, "kv_heads": 1, "width": 16, "scan": True, "remat": "full", "accumulate": 2},
             **gpt.QWEN2,
         ),
         "exact",
+        DECODING,
     ),
     "vae": Case(
-        vae.algorithm,
-        vae.Config(**IMAGE, latent=3, hidden=(16,), importance_samples=4, ema_halflife=50.0),
+        vae.FAMILY,
+        vae.Config(space=DIGITS, latent=3, hidden=(16,), importance_samples=4, ema_halflife=50.0),
         "lower_bound",
     ),
     "vae_vectors": Case(
-        vae.algorithm, vae.Config(shape=(3,), latent=2, hidden=(8,), importance_samples=4), "lower_bound"
+        vae.FAMILY, vae.Config(space=vectors(3), latent=2, hidden=(8,), importance_samples=4), "lower_bound"
     ),
-    "ebm": Case(ebm.algorithm, ebm.Config(**IMAGE, **EBM, ema_halflife=50.0), "estimate"),
-    "ebm_vectors": Case(ebm.algorithm, ebm.Config(shape=(3,), **EBM), "estimate"),
+    "ebm": Case(ebm.FAMILY, ebm.Config(space=DIGITS, **EBM, ema_halflife=50.0), "estimate"),
+    "ebm_vectors": Case(ebm.FAMILY, ebm.Config(space=vectors(3), **EBM), "estimate"),
     "diffusion": Case(
-        diffusion.algorithm,
+        diffusion.FAMILY,
         diffusion.Config(
-            **IMAGE, **DIFFUSION, classes=10, schedule="learned", fourier=(2,), ema_halflife=50.0, power_ema=(0.1,)
+            **{"space": DIGITS, **DIFFUSION, "classes": 10, "schedule": "learned", "fourier": (2,)},
+            **{"ema_halflife": 50.0, "power_ema": (0.1,)},
         ),
         "lower_bound",
+        DENOISING,
     ),
     "diffusion_guided": Case(
-        diffusion.algorithm,
-        diffusion.Config(**IMAGE, **DIFFUSION, **diffusion.EDM2, classes=10, guidance=2.0, likelihood="ode", tol=1e-2),
+        diffusion.FAMILY,
+        diffusion.Config(
+            **{"space": DIGITS, **DIFFUSION, **diffusion.EDM2},
+            **{"classes": 10, "guidance": 2.0, "likelihood": "ode", "tol": 1e-2},
+        ),
         "estimate",
+        DENOISING,
     ),
     "diffusion_vectors": Case(
-        diffusion.algorithm,
-        diffusion.Config(shape=(3,), **DIFFUSION, **diffusion.FLOW_MATCHING, bound_steps=5),
+        diffusion.FAMILY,
+        diffusion.Config(space=vectors(3), **DIFFUSION, **diffusion.FLOW_MATCHING, bound_steps=5),
         "lower_bound",
+        DENOISING | {"guidance": 1.0},  # there is nothing to guide
     ),
     "latent_diffusion": Case(
-        latent_diffusion.algorithm,
+        latent_diffusion.FAMILY,
         latent_diffusion.Config(
-            **IMAGE,
-            autoencoder=vae.Config(shape=(0,), latent=3, hidden=(16,)),
-            prior=diffusion.Config(shape=(0,), **DIFFUSION, **diffusion.EDM),
+            space=DIGITS,
+            autoencoder=vae.Config(space=vectors(1), latent=3, hidden=(16,)),
+            prior=diffusion.Config(space=vectors(1), **DIFFUSION, **diffusion.EDM),
             bound_samples=2,
             ema_halflife=50.0,
         ),
         "lower_bound",
+        {f"prior.{name}": value for name, value in DENOISING.items()},
     ),
-    "score": Case(score.algorithm, score.Config(**IMAGE, **SCORE, ema_halflife=50.0), "estimate"),
-    "score_vectors": Case(score.algorithm, score.Config(shape=(3,), **SCORE, trace="exact"), "estimate"),
-    "gan": Case(gan.algorithm, gan.Config(**IMAGE, latent=4, width=16, depth=1, ema_halflife=50.0, accumulate=2), None),
+    "score": Case(score.FAMILY, score.Config(space=DIGITS, **SCORE, ema_halflife=50.0), "estimate"),
+    "score_vectors": Case(score.FAMILY, score.Config(space=vectors(3), **SCORE, divergence="exact"), "estimate"),
+    "gan": Case(gan.FAMILY, gan.Config(space=DIGITS, **GAN, ema_halflife=50.0, accumulate=2), None),
     "cgan": Case(  # with every field of the state
-        gan.algorithm,
+        gan.CONDITIONAL,
         gan.Config(
-            **IMAGE,
-            **{"classes": 10, "network": "dcgan", "latent": 4, "width": 16, "depth": 1, "ema_halflife": 50.0},
+            **{"space": DIGITS, **GAN, "classes": 10, "network": "dcgan", "ema_halflife": 50.0},
             **{"condition_g": "batch_norm", "spectral_norm": True, "loss": "hinge", "r1": 0.0, "r2": 0.0, "lecam": 0.1},
             **{"augment": ("translation",), "ada_target": 0.6, "ada_ramp": 500},
         ),
         None,
     ),
-    "gan_vectors": Case(gan.algorithm, gan.Config(shape=(3,), latent=4, width=16, depth=1), None),
+    "gan_vectors": Case(gan.FAMILY, gan.Config(space=vectors(3), **GAN), None),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genmap_jax.algorithm import mean_gradient, split_batch
-from genmap_jax.parallel import example_keys
+from genmap_jax.keys import example_keys, normal
 
 
 @pytest.mark.parametrize("parts", [2, 3, 6])
@@ -17,8 +17,7 @@ def test_gradient_of_micro_batches_is_that_of_the_batch(parts):
     w = {"w": jnp.array([0.3, -1.0, 2.0])}
 
     def loss(params, x, keys):
-        noise = jax.vmap(jax.random.normal)(keys)
-        each = jnp.tanh(x @ params["w"]) * x[:, 0] + noise * params["w"][1]
+        each = jnp.tanh(x @ params["w"]) * x[:, 0] + normal(keys) * params["w"][1]
         return each.mean(), {"square": (each**2).mean()}
 
     whole = jax.jit(lambda w: mean_gradient(loss, w, (x, keys)))(w)

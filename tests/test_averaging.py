@@ -8,10 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genmap_jax import averaging, runs, train
+from genmap_jax import averaging
 from genmap_jax.algorithm import ema_update
 from genmap_jax.approximate import diffusion
-from genmap_jax.config import Experiment, replace
+from genmap_jax.commands import experiment
+from genmap_jax.files import read_json, write_json
+from genmap_jax.run import opening, runs
+from genmap_jax.run.config import replace
+from genmap_jax.run.launch import Launch
+from genmap_jax.spaces import vectors
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 WIDTHS = (0.05, 0.1)
@@ -91,25 +96,25 @@ def test_post_hoc_average_is_the_one_that_was_not_tracked(walk):
 
 def test_the_first_average_of_a_run_is_its_first_update():
     """Each average looks at the parameters *after* the update: after one, they are equal, bit for bit."""
-    cfg = diffusion.Config(shape=(2,), width=8, blocks=1, power_ema=WIDTHS)
+    cfg = diffusion.Config(vectors(2), width=8, blocks=1, power_ema=WIDTHS)
     algorithm = diffusion.algorithm(cfg, batch_size=4)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    after, _ = jax.jit(algorithm.step)(state, {"x": np.ones((4, 2), np.float32)}, jax.random.key(1))
+    batch = {"x": np.ones((4, 2), np.float32)}
+    state = jax.jit(algorithm.init)(jax.random.key(0), batch)
+    after, _ = jax.jit(algorithm.step)(state, batch, jax.random.key(1))
     for average in after.tracked:
         jax.tree.map(np.testing.assert_array_equal, average, after.params)
 
 
 def test_post_hoc_ema_of_a_run(tmp_path):
     """experiments/post_hoc_ema.py: of the checkpoints of a run, the held width is the state's own average, 1e-5."""
-    written, _, _ = runs.read_experiment(FOLDER / "ddpm_digits.py")
-    cfg = replace(written, {"model.width": 16, "model.blocks": 1, "model.power_ema": WIDTHS, "steps": 12})
+    script = runs.read_experiment(FOLDER / "ddpm_digits.py")
+    cfg = replace(script.config, {"model.width": 16, "model.blocks": 1, "model.power_ema": WIDTHS, "steps": 12})
     cfg = replace(cfg, {"save_every": 3, "keep": 10, "sample_every": 100, "eval_every": 100, "batch_size": 16})
     cfg = replace(cfg, {"model.bound_steps": 2, "model.sample_steps": 2, "eval_examples": 16, "samples": 4})
-    assert isinstance(cfg, Experiment)
-    train.train(cfg, diffusion.algorithm, train.Launch(workdir=tmp_path / "run", tensorboard=False))
-    environment = runs.read_json(tmp_path / "run" / "environment.json")
-    train.write_json(tmp_path / "run" / "environment.json", environment | {"command": ["ddpm_digits.py"]})
-    run = runs.open_run(tmp_path / "run", FOLDER)
+    experiment.train(cfg, script.family, Launch(workdir=tmp_path / "run", tensorboard=False))
+    environment = read_json(tmp_path / "run" / "environment.json")
+    write_json(tmp_path / "run" / "environment.json", environment | {"experiment": "ddpm_digits"})
+    run = opening.open_run(tmp_path / "run", FOLDER)
     spec = importlib.util.spec_from_file_location("post_hoc_ema", FOLDER / "post_hoc_ema.py")
     post_hoc_ema = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(post_hoc_ema)

@@ -97,7 +97,7 @@ def test_adm_equals_diffusers():
     """Output and input gradient within 1e-4 of UNet2DModel in ADM's configuration with our parameters."""
     torch = pytest.importorskip("torch", reason="the reference runs on it; in the extra parity")
     diffusers = pytest.importorskip("diffusers", reason="the reference; in the extra parity")
-    net = ADM(features=2, width=16, mult=(1, 2), blocks=1, attention=(8,), head_width=8)
+    net = ADM(features=2, width=16, channel_mult=(1, 2), blocks=1, attention=(8,), head_width=8)
     rng = np.random.default_rng(2)
     x, t = rng.standard_normal((2, 16, 16, 3)).astype(np.float32), np.array([3.0, 700.0], np.float32)
     theirs = diffusers.UNet2DModel(

@@ -14,17 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genmap_jax import checkpoint, parallel
-from genmap_jax.checkpoint import Checkpoints, Damaged
-from genmap_jax.logs import NonFinite
-from genmap_jax.train import keyed_by_step
+from genmap_jax import parallel
+from genmap_jax.algorithm import like_batch
+from genmap_jax.run import checkpoint
+from genmap_jax.run.checkpoint import Checkpoints, Damaged
+from genmap_jax.run.logs import NonFinite
+from genmap_jax.run.loop import keyed_by_step
+
+
+def start(case, algorithm, place):
+    return place.init(algorithm, jax.random.key(0), place.put(case.batch()))
 
 
 def layout(algorithm, place):
-    shapes = jax.eval_shape(algorithm.init, jax.random.key(0))
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, place.shardings(algorithm, shapes)
-    )
+    return place.like(algorithm, jax.random.key(0), like_batch(algorithm.reads, families.BATCH))
 
 
 def run(case, algorithm, place, state, first, last):
@@ -45,8 +48,8 @@ def test_ten_steps_are_five_and_a_restart_and_five(family, tmp_path):
     case = families.FAMILIES[family]
     place = parallel.placement("mesh", 1, families.BATCH)
     algorithm = keyed_by_step(case.build())
-    whole = run(case, algorithm, place, place.init(algorithm, jax.random.key(0)), 0, 10)
-    half = run(case, algorithm, place, place.init(algorithm, jax.random.key(0)), 0, 5)
+    whole = run(case, algorithm, place, start(case, algorithm, place), 0, 10)
+    half = run(case, algorithm, place, start(case, algorithm, place), 0, 5)
     first = Checkpoints(tmp_path / "c")
     first.save(5, half)
     first.close()
@@ -60,7 +63,7 @@ def test_eight_devices_restore_on_two(tmp_path):
     case = families.FAMILIES["ebm"]
     eight = parallel.placement("pmap", 8, families.BATCH)
     algorithm = keyed_by_step(case.build(eight.axis_name))
-    state = run(case, algorithm, eight, eight.init(algorithm, jax.random.key(0)), 0, 2)
+    state = run(case, algorithm, eight, start(case, algorithm, eight), 0, 2)
     saved = Checkpoints(tmp_path / "c")
     saved.save(2, state)
     saved.close()
@@ -206,7 +209,7 @@ KILLED = """
 import sys, jax, jax.numpy as jnp
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from genmap_jax.checkpoint import Checkpoints
+from genmap_jax.run.checkpoint import Checkpoints
 c = Checkpoints(Path(sys.argv[1]))
 print("ready", flush=True)
 for step in range(1, 10_000):

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from genmap_jax import config as configs
-from genmap_jax.config import Experiment
+from genmap_jax.run import config as configs
+from genmap_jax.run.config import Experiment
 
 
 @dataclasses.dataclass(frozen=True)

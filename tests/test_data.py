@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from genmap_jax import cli, data
-from genmap_jax.data import glyphs, pydoc, raw, sources
+from genmap_jax import data
+from genmap_jax.commands import cli
+from genmap_jax.data import glyphs, preparation, pydoc, raw, sources
+from genmap_jax.spaces import images, labels, tokens, vectors
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "validation", "test")
@@ -38,7 +40,7 @@ def root(tmp_path_factory):
 def nothing_outside(monkeypatch, tmp_path):
     """No test reads or writes the user's own data folders."""
     monkeypatch.setenv("GENMAP_DATA", str(tmp_path / "default"))
-    monkeypatch.setattr(sources, "TFDS_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr(preparation, "TFDS_DIR", str(tmp_path / "tfds"))
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_glyph_splits_hold_out_combinations_but_no_font_and_no_character():
 def test_glyphs_on_disk_are_the_rule_drawn_again(root):
     """Order, labels and pixels of every split, on each seventh pair; no ink is cut off at the border."""
     for split, size in zip(SPLITS, (14_880, 2_976, 2_976), strict=True):
-        source = data.load("glyphs", split, data_dir=root, shape=(32, 32, 1), levels=256)
+        source = data.load("glyphs", split, data_dir=root, reads={"image": images(32, 32, 1), "label": labels(62)})
         assert (source.size, source.classes) == (size, 62)
         stored = everything(source)
         assert (stored["image"].max((1, 2, 3)) > 100).all()
@@ -184,7 +186,7 @@ def test_text_windows(root):
 
 
 def test_toy_sources_are_fixed_and_their_splits_differ():
-    parts = {split: everything(data.load("toy/moons", split, shape=(2,), levels=256))["x"] for split in SPLITS}
+    parts = {split: everything(data.load("toy/moons", split, reads={"x": vectors(2)}))["x"] for split in SPLITS}
     assert {split: part.shape for split, part in parts.items()} == {
         "train": (50_000, 2),
         "validation": (10_000, 2),
@@ -243,14 +245,16 @@ def image_examples(n, rng):
 
 def test_a_dataset_that_tfds_prepared_is_found_and_read(root, rng):
     """Image features, TFDS's own folder, no validation split: the last tenth of train is lent."""
-    train, images = image_examples(40, rng)
+    train, pictures = image_examples(40, rng)
     test, _ = image_examples(3, rng)
-    write_tfds(Path(sources.TFDS_DIR), "mnist", {TRAIN: train, TEST: test}, IMAGE_FEATURES)
-    parts = {split: data.load("mnist", split, shape=(28, 28, 1), levels=256) for split in (*SPLITS, "train[:100%]")}
+    write_tfds(Path(preparation.TFDS_DIR), "mnist", {TRAIN: train, TEST: test}, IMAGE_FEATURES)
+    parts = {
+        split: data.load("mnist", split, reads={"image": images(28, 28, 1)}) for split in (*SPLITS, "train[:100%]")
+    }
     assert [source.size for source in parts.values()] == [36, 4, 3, 40]
     assert all(source.classes == 10 for source in parts.values())
     whole = everything(parts["train[:100%]"])["image"]
-    assert {image.tobytes() for image in whole} == {image.tobytes() for image in images}
+    assert {image.tobytes() for image in whole} == {image.tobytes() for image in pictures}
     lent = np.concatenate([everything(parts[split])["image"] for split in (TRAIN, VALIDATION)])
     np.testing.assert_array_equal(lent, whole)
 
@@ -259,11 +263,31 @@ def test_levels_that_tfds_does_not_state_are_checked_against_the_pixels(tmp_path
     dark = [{"image": np.full((4, 4, 1), i, np.uint8)} for i in range(8)]
     features = {"image": tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8)}
     write_tfds(tmp_path, "dark", {TRAIN: dark, VALIDATION: dark}, features)
-    assert data.load("dark", data_dir=tmp_path, levels=8).levels == 8
+    assert data.load("dark", data_dir=tmp_path, reads={"image": images(4, 4, 1, 8)}).levels == 8
     assert data.load("dark", data_dir=tmp_path).levels == 256
     assert data.load("dark", data_dir=tmp_path).classes is None
-    with pytest.raises(ValueError, match="model.levels=7"):
-        data.load("dark", data_dir=tmp_path, levels=7)
+    with pytest.raises(ValueError, match="0..255.* 0..6: --model.space.levels 256"):
+        data.load("dark", data_dir=tmp_path, reads={"image": images(4, 4, 1, 7)})
+
+
+def test_palettes_of_image_files_are_read_as_colours(tmp_path):
+    from PIL import Image
+
+    grey = np.random.default_rng(0).choice([0, 100, 200], (20, 8, 8)).astype(np.uint8)
+    palette = [io.BytesIO() for _ in grey]
+    for image, file in zip(grey, palette, strict=True):
+        Image.fromarray(image).convert("P", palette=Image.Palette.ADAPTIVE).save(file, "png")
+        file.seek(0)
+    features = {"image": tfds.features.Image(shape=(8, 8, 1))}
+    write_tfds(tmp_path, "palettes", {TEST: [{"image": file} for file in palette]}, features, ordered=True)
+    np.testing.assert_array_equal(everything(data.load("palettes", TEST, data_dir=tmp_path))["image"][..., 0], grey)
+
+
+def test_images_of_several_sizes_are_refused_with_two_of_them(tmp_path):
+    examples = [{"image": io.BytesIO(png(np.zeros((4, 4 + i // 3, 3), np.uint8)))} for i in range(4)]
+    write_tfds(tmp_path, "sizes", {TEST: examples}, {"image": tfds.features.Image()}, ordered=True)
+    with pytest.raises(ValueError, match=r"differ in size \(example 0 has \(4, 4, 3\), example 3 has \(4, 5, 3\)\)"):
+        data.load("sizes", TEST, data_dir=tmp_path)
 
 
 def test_texts_of_several_examples_are_joined_by_newlines(tmp_path):
@@ -301,7 +325,7 @@ def test_other_prepared_data_of_the_same_size_is_read_anew(tmp_path):
 @pytest.fixture
 def counted():
     """A source whose examples are their own index."""
-    return lambda size: data.Source("counted", TRAIN, size, (1,), None, None, lambda i: {"x": np.asarray(i)})
+    return lambda size: data.Source("counted", TRAIN, size, {"x": vectors(1)}, lambda i: {"x": np.asarray(i)})
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 4), (7, 16), (12, 12), (5, 1)])
@@ -355,7 +379,80 @@ def test_a_batch_costs_less_than_a_millisecond(root, name, expect):
     assert np.median(times) < 1e-3
 
 
+# ---- pairs of domains ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def domains(tmp_path):
+    """Two sets of images of different sizes, whose pixels are their own row."""
+    features = {"image": tfds.features.Tensor(shape=(2, 2, 1), dtype=np.uint8)}
+    for name, size in (("few", 5), ("many", 14)):
+        examples = [{"image": np.full((2, 2, 1), i, np.uint8)} for i in range(size)]
+        write_tfds(tmp_path, name, {split: examples for split in SPLITS}, features, ordered=True)
+    return lambda name, split=TRAIN: data.load(name, split, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pair/few,many", "pair/many,few", "pair/few,few"])
+def test_domains_are_drawn_independently_and_every_epoch_of_each_is_complete(domains, name):
+    source, size = domains(name), {"few": 5, "many": 14}
+    steps = [data.batch(source, 0, step, 7) for step in range(10)]  # 70 examples: 14 and 5 epochs
+    sizes = dict(zip(("source", "image"), (size[each] for each in name.removeprefix("pair/").split(",")), strict=True))
+    streams = {field: np.concatenate([step[field][:, 0, 0, 0] for step in steps]) for field in sizes}
+    for field, n in sizes.items():
+        assert (np.sort(streams[field].reshape(-1, n), axis=1) == np.arange(n)).all()
+    couples = set(zip(*streams.values(), strict=True))
+    assert len(couples) > max(sizes.values()), "row i must not always meet row i"
+    halves = [data.batch(source, 0, 3, 14, process, 2) for process in range(2)]
+    whole = data.batch(source, 0, 3, 14)
+    for field in sizes:
+        np.testing.assert_array_equal(np.concatenate([half[field] for half in halves]), whole[field])
+
+
+def test_the_target_of_a_pair_comes_as_it_does_alone(domains):
+    pair, alone = domains("pair/few,many"), domains("many")
+    np.testing.assert_array_equal(data.batch(pair, 3, 5, 8)["image"], data.batch(alone, 3, 5, 8)["image"])
+
+
+def test_evaluation_of_a_pair_covers_both_domains(domains):
+    pair = domains("pair/few,many", TEST)
+    assert pair.size == 14 and list(pair.spaces) == ["image", "source"] and pair.field == "image"
+    rows = pair.take(np.arange(14))
+    np.testing.assert_array_equal(rows["image"][:, 0, 0, 0], np.arange(14))
+    assert (np.diff(rows["source"][:, 0, 0, 0].astype(int)) >= 0).all() and set(rows["source"].ravel()) == set(range(5))
+    for count in (2, 3, 5):
+        shown = pair.take(pair.spaced(count))
+        assert all(len(np.unique(shown[field])) == count for field in ("image", "source"))
+    equal = domains("pair/few,few").take(np.arange(5))
+    np.testing.assert_array_equal(equal["image"], equal["source"])
+
+
+def test_a_dataset_of_two_domains_is_a_pair_by_its_own_name(tmp_path):
+    """Splits trainA to testB as in cycle_gan of TFDS, files of images whose common size is not stated."""
+    splits = {"trainA": (0, 20), "trainB": (100, 30), "testA": (50, 3), "testB": (150, 4)}
+    files = {
+        split: [{"image": io.BytesIO(png(np.full((4, 6, 3), first + i, np.uint8)))} for i in range(n)]
+        for split, (first, n) in splits.items()
+    }
+    write_tfds(tmp_path, "animals", files, {"image": tfds.features.Image()}, config="cats2dogs", ordered=True)
+    load = lambda split, **kw: data.load("animals/cats2dogs", split, data_dir=tmp_path, **kw)  # noqa: E731
+    both = {"image": images(4, 6, 3), "source": images(4, 6, 3)}
+    train, validation, test = (load(split, reads=both) for split in SPLITS)
+    assert [[each.size for each in pair.domains] for pair in (train, validation, test)] == [[27, 18], [3, 2], [4, 3]]
+    batch = everything(test)
+    assert set(batch["source"].ravel()) == {50, 51, 52} and set(batch["image"].ravel()) == {150, 151, 152, 153}
+    assert load("testA").size == 3 and list(load("testA").spaces) == ["image"]
+    assert load("train[:50%]").size == 15
+    with pytest.raises(ValueError, match="'dev'.*trainA"):
+        load("dev")
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
+
+SHAPE, DIGITS = "--model.space.shape ", images(8, 8, 1, 17)
+
+
+def reads(name, **spaces):
+    return {"name": name, "reads": spaces}
 
 
 @pytest.mark.parametrize(
@@ -370,14 +467,26 @@ def test_a_batch_costs_less_than_a_millisecond(root, name, expect):
         ({"name": "digits", "split": "valid"}, ValueError, ["'valid'", "train, validation, test"]),
         ({"name": "digits", "split": "train[:"}, ValueError, ["'train[:'", "train[:50%]"]),
         ({"name": "toy/moons", "split": "dev"}, ValueError, ["'dev'", "train, validation, test"]),
-        ({"name": "digits", "shape": (28, 28, 1)}, ValueError, ["(8, 8, 1)", "model.shape=(28, 28, 1)"]),
-        ({"name": "toy/moons", "shape": (3,)}, ValueError, ["(2,)", "model.shape=(3,)"]),
-        ({"name": "digits", "levels": 256}, ValueError, ["0..16", "model.levels=256", "17"]),
-        ({"name": "digits", "levels": 2}, ValueError, ["0..16", "model.levels=2"]),
+        (reads("digits", image=images(28, 28, 1, 17)), ValueError, ["(8, 8, 1)", "(28, 28, 1)", SHAPE + "8 8 1"]),
+        (reads("toy/moons", x=vectors(3)), ValueError, ["(2,)", "(3,)", SHAPE + "2"]),
+        (reads("digits", image=images(8, 8, 1, 256)), ValueError, ["0..16", "0..255", "--model.space.levels 17"]),
+        (reads("digits", image=images(8, 8, 1, 2)), ValueError, ["0..16", "0..1:", "--model.space.levels 17"]),
+        (reads("digits", tokens=tokens(8, 256)), ValueError, ["images of shape (8, 8, 1)", "text in windows of 8"]),
+        (reads("digits", x=vectors(2)), ValueError, ["images of shape (8, 8, 1)", "vectors of shape (2,)"]),
+        (reads("pydoc", image=images(8, 8, 1)), ValueError, ["pydoc is text", "images of shape (8, 8, 1)"]),
+        (reads("pydoc", tokens=tokens(8, 100)), ValueError, ["0..255", "0..99", "--model.vocab to at least 256"]),
+        (reads("digits", image=DIGITS, label=labels(62)), ValueError, ["10 classes", "62", "--model.classes 10"]),
+        (reads("toy/moons", x=vectors(2), label=labels(2)), ValueError, ["no labels", "2 classes", "model.classes"]),
+        (reads("digits", image=DIGITS, source=DIGITS), ValueError, ["'source'", "--data pair/SOURCE,digits"]),
+        (reads("pair/digits,digits", image=DIGITS, source=images(9, 9, 1)), ValueError, ["'source'", "(9, 9, 1)"]),
+        ({"name": "pair/digits"}, ValueError, ["pair/SOURCE,TARGET"]),
+        ({"name": "pair/digits,pydoc"}, ValueError, ["pydoc holds text"]),
+        ({"name": "pair/digits,toy/moons"}, ValueError, ["toy/moons holds vectors"]),
+        ({"name": "pair/digits,diggits"}, ValueError, ["'diggits'", "did you mean digits"]),
         ({"name": "digits", "length": 8}, ValueError, ["not text", "(8, 8, 1)"]),
         ({"name": "toy/moons", "length": 2}, ValueError, ["not text"]),
-        ({"name": "pydoc"}, ValueError, ["text", "model.length"]),
-        ({"name": "pydoc", "length": 10**7}, ValueError, ["model.length=10000000", "bytes"]),
+        ({"name": "pydoc"}, ValueError, ["text", "length"]),
+        (reads("pydoc", tokens=tokens(10**7, 256)), ValueError, ["--model.length 10000000", "bytes"]),
     ],
 )
 def test_errors_say_what_to_do_within_a_second(root, call, error, words):
@@ -400,7 +509,7 @@ def test_other_file_formats_are_named(tmp_path, rng):
         data.load("mnist", data_dir=tmp_path)
 
 
-@pytest.mark.skipif(sources.importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+@pytest.mark.skipif(preparation.importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
 def test_preparing_a_tfds_name_without_tensorflow_says_so(tmp_path):
     with pytest.raises(ImportError, match=r"genmap_jax\[tf\].*--raw"):
         data.prepare("mnist", tmp_path)
@@ -475,7 +584,7 @@ def test_idx_files_round_trip(tmp_path, rng, packed):
     splits = write_idx(tmp_path / "raw", rng, packed)
     folder = data.prepare("fashion_mnist", tmp_path, tmp_path / "raw")
     for split, tfds_split in ((TRAIN, "train[:100%]"), (TEST, TEST)):
-        source = data.load("fashion_mnist", tfds_split, data_dir=tmp_path, shape=(28, 28, 1), levels=256)
+        source = data.load("fashion_mnist", tfds_split, data_dir=tmp_path, reads={"image": images(28, 28, 1)})
         assert same_set(source, *splits[split])
     assert data.prepare("fashion_mnist", tmp_path, tmp_path / "raw") == folder
     assert data.prepare("fashion_mnist", tmp_path) == folder
@@ -490,7 +599,7 @@ def test_cifar_files_round_trip(tmp_path, rng, archive, classes):
     splits = write_cifar(tmp_path / "raw", rng, archive, classes)
     data.prepare(f"cifar{classes}", tmp_path, tmp_path / "raw")
     for split, tfds_split in ((TRAIN, "train[:100%]"), (TEST, TEST)):
-        source = data.load(f"cifar{classes}", tfds_split, data_dir=tmp_path, shape=(32, 32, 3), levels=256)
+        source = data.load(f"cifar{classes}", tfds_split, data_dir=tmp_path, reads={"image": images(32, 32, 3)})
         assert source.classes == classes
         assert same_set(source, *splits[split])
 
@@ -551,9 +660,7 @@ def test_damaged_cifar_files_are_named(tmp_path, rng):
         data.prepare("cifar10", tmp_path, tmp_path / "raw")
 
 
-def test_raw_needs_a_known_layout(tmp_path):
-    with pytest.raises(ValueError, match="no raw layout .*celeb_a.*mnist"):
-        data.prepare("celeb_a", tmp_path, tmp_path)
+def test_a_raw_layout_needs_its_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
         data.prepare("mnist", tmp_path, tmp_path)
 
@@ -563,7 +670,7 @@ def test_raw_needs_a_known_layout(tmp_path):
 
 def test_imports_are_light_and_tensorflow_is_never_one(tmp_path):
     heavy = python(
-        "import sys, genmap_jax.data, genmap_jax.cli\n"
+        "import sys, genmap_jax.data, genmap_jax.commands.cli\n"
         "print([m for m in ('jax', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL') if m in sys.modules])"
     )
     assert heavy.stdout.strip() == "[]"

@@ -15,20 +15,25 @@ import numpy as np
 import pytest
 from test_denoising import GAUSSIAN, keys_of
 
-from genmap_jax import parallel
 from genmap_jax.approximate import diffusion
-from genmap_jax.objectives import diffusion_bound
+from genmap_jax.keys import example_keys
 from genmap_jax.optim import Optim
-from genmap_jax.samplers import denoising, guidance
-from genmap_jax.samplers.log_snr import fixed
+from genmap_jax.processes.log_snr import fixed
+from genmap_jax.samplers import denoising, guidance, ode
+from genmap_jax.spaces import Space, images, vectors
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 TINY = {"width": 16, "blocks": 1, "sample_steps": 4}
 
 
+def fresh(algorithm):
+    """The state before training; the values of the first batch do not matter."""
+    return jax.jit(algorithm.init)(jax.random.key(0), {name: space.zeros(2) for name, space in algorithm.reads.items()})
+
+
 def perturbed(cfg, seed=0):
     """Parameters off their zeros."""
-    params = jax.jit(diffusion.algorithm(cfg, batch_size=2).init)(jax.random.key(0)).params
+    params = fresh(diffusion.algorithm(cfg, batch_size=2)).params
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape).astype(np.float32), params)
 
@@ -42,7 +47,7 @@ def isotropic(mean, v):
 
 
 def test_guidance_one_is_conditional_and_zero_unconditional_exactly():
-    cfg = diffusion.Config(shape=(3,), **TINY, classes=4)
+    cfg = diffusion.Config(vectors(3), **TINY, classes=4)
     denoise = diffusion.denoiser(cfg, perturbed(cfg))
     y, sigma, label = jax.random.normal(jax.random.key(1), (5, 3)), jnp.linspace(0.1, 5.0, 5), jnp.arange(5) % 4
     weak = guidance.unconditional(denoise, 4)
@@ -74,8 +79,8 @@ def test_guidance_moves_the_mean_of_two_gaussians_in_closed_form():
 
 def test_labels_are_dropped_at_the_configured_rate():
     """The null label reaches the network in a share of 0.3 of the examples: within 4 binomial s.e."""
-    cfg = diffusion.Config(shape=(1,), **TINY, classes=4, label_drop=0.3, prediction="x0", weighting="output")
-    params = jax.jit(diffusion.algorithm(cfg, batch_size=2).init)(jax.random.key(0)).params
+    cfg = diffusion.Config(vectors(1), **TINY, classes=4, label_drop=0.3, prediction="x0", weighting="output")
+    params = fresh(diffusion.algorithm(cfg, batch_size=2)).params
     table = jnp.zeros_like(params["network"]["Embed_0"]["embedding"]).at[4].set(jnp.inf)  # only "none" leaves a trace
     params["network"]["Embed_0"]["embedding"] = table
     n = 4000
@@ -100,7 +105,7 @@ def test_inpainting_keeps_what_is_known_and_fills_in_the_rest():
 
     def fill(denoise):
         step = denoising.ancestral(guidance.inpainting(denoise, known, mask), sigmas, keys_of(1, n))
-        start = denoising.start(float(sigmas[0]), 1.0, keys_of(0, n), (2,))
+        start = denoising.start(math.hypot(1.0, sigmas[0]), keys_of(0, n), (2,))
         return np.asarray(jax.jit(lambda y: denoising.run(step, y, 100))(start))
 
     x = fill(isotropic(jnp.zeros((1, 2)), 1.0))
@@ -117,9 +122,9 @@ def test_inpainting_keeps_what_is_known_and_fills_in_the_rest():
 def test_likelihood_is_of_the_label_it_is_given(likelihood, steps):
     """Regression (improved-diffusion 126: the label did not reach the bound): other labels, other values."""
     options = {"likelihood": likelihood, "bound_steps": steps, "bound_draws": 4, "log_snr_max": 6.0}
-    cfg = diffusion.Config(shape=(2,), **TINY, classes=3, **options)
+    cfg = diffusion.Config(vectors(2), **TINY, classes=3, **options)
     algorithm = diffusion.algorithm(cfg, batch_size=4)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    state = fresh(algorithm)
     state = state.replace(params=perturbed(cfg))
     log_prob = jax.jit(algorithm.log_prob)
     at = lambda label: log_prob(state, {"x": jnp.ones((4, 2)), "label": jnp.full(4, label)}, jax.random.key(1)).nats  # noqa: E731
@@ -133,13 +138,13 @@ def test_untrained_model_of_images_is_a_distribution_of_integers():
     """
     levels, shape = 5, (2, 1, 1)
     cfg = diffusion.Config(
-        shape=shape, levels=levels, **TINY, **diffusion.EDM, data_std=0.5, log_snr_max=4.0, log_snr_min=-8.0
+        images(*shape, levels), **TINY, **diffusion.EDM, data_std=0.5, log_snr_max=4.0, log_snr_min=-8.0
     )
     values = np.stack(np.meshgrid(np.arange(levels), np.arange(levels)), -1).reshape(-1, 2)
     many = np.repeat(values, 200, axis=0).astype(np.uint8).reshape(-1, *shape)
     for likelihood in ("bound", "ode"):
         algorithm = diffusion.algorithm(dataclasses.replace(cfg, likelihood=likelihood, bound_draws=8), batch_size=2)
-        state = jax.jit(algorithm.init)(jax.random.key(0))
+        state = fresh(algorithm)
         nats = jax.jit(algorithm.log_prob)(state, {"image": many}, jax.random.key(1)).nats
         total = np.exp(np.asarray(nats, np.float64).reshape(25, 200).mean(1)).sum()
         assert 0.7 < total < 1.02, (likelihood, total)
@@ -155,13 +160,13 @@ def test_training_finds_a_gaussian(preset, tol):
     For flow matching this is its theorem: the learned marginal velocity is the known one of Gaussian data.
     """
     cfg = diffusion.Config(
-        shape=(3,),
+        vectors(3),
         **getattr(diffusion, preset),
         **{"log_snr_max": 7.0, "log_snr_min": -6.0, "width": 64, "blocks": 1, "sample_steps": 50},
         **{"likelihood": "ode", "tol": 1e-3, "optim": Optim(lr=5e-3, decay=500 * 512)},
     )
     algorithm = diffusion.algorithm(cfg, batch_size=512)
-    state, step = jax.jit(algorithm.init)(jax.random.key(0)), jax.jit(algorithm.step, donate_argnums=0)
+    state, step = fresh(algorithm), jax.jit(algorithm.step, donate_argnums=0)
     data = GAUSSIAN.sample(0, 500 * 512).astype(np.float32).reshape(500, 512, 3)
     for i in range(500):
         state, _ = step(state, {"x": data[i]}, jax.random.key(i))
@@ -175,17 +180,17 @@ def test_training_finds_a_gaussian(preset, tol):
 
 def test_sampler_of_the_algorithm_is_the_free_function():
     """Same key: `sample` is start, grid, solver and denoiser put together; labels given are the labels used."""
-    cfg = diffusion.Config(shape=(2,), **TINY, **diffusion.EDM, classes=3, guidance=2.0)
+    cfg = diffusion.Config(vectors(2), **TINY, **diffusion.EDM, classes=3, guidance=2.0)
     algorithm = diffusion.algorithm(cfg, batch_size=2)
     params = perturbed(cfg)
-    state = jax.jit(algorithm.init)(jax.random.key(0)).replace(params=params)
+    state = fresh(algorithm).replace(params=params)
     label = jnp.array([0, 1, 2, 1])
-    drawn = jax.jit(algorithm.sample, static_argnums=2)(state, jax.random.key(5), 4, label)
-    keys = parallel.example_keys(jax.random.split(jax.random.key(5), 3)[0], 4)
-    sigmas = diffusion.levels_of(cfg)
+    drawn = jax.jit(algorithm.sample, static_argnums=2)(state, jax.random.key(5), 4, {"label": label})
+    keys = example_keys(jax.random.split(jax.random.key(5), 3)[0], 4)
+    sigmas = diffusion.sigmas_of(cfg)
     denoise = diffusion.denoiser(cfg, params)
     guided = guidance.guided(denoise, guidance.unconditional(denoise, 3), 2.0)
-    start = denoising.start(float(sigmas[0]), cfg.data_std, keys, (2,))
+    start = denoising.start(math.hypot(cfg.data_std, sigmas[0]), keys, (2,))
     by_hand = jax.jit(lambda y: denoising.run(denoising.heun(guided, sigmas, cond=label), y, 4))(start)
     np.testing.assert_allclose(drawn, by_hand, rtol=1e-4, atol=1e-5)
     assert algorithm.evaluations == 2 * (2 * 4 - 1)
@@ -198,9 +203,9 @@ def test_quality_is_measured_at_the_evaluations_asked(monkeypatch, tmp_path):
     spec.loader.exec_module(sampler_steps)
     monkeypatch.setattr(sampler_steps, "EVALUATIONS", (4, 8))
     monkeypatch.setattr(sampler_steps, "SAMPLERS", {k: sampler_steps.SAMPLERS[k] for k in ("Euler", "Heun")})
-    cfg = diffusion.Config(shape=(2,), **TINY, **diffusion.EDM)
-    state = jax.jit(diffusion.algorithm(cfg, batch_size=2).init)(jax.random.key(0))
-    results = sampler_steps.measure(cfg, state, np.random.default_rng(0).standard_normal((50, 2)), 1)
+    cfg = diffusion.Config(vectors(2), **TINY, **diffusion.EDM)
+    state = fresh(diffusion.algorithm(cfg, batch_size=2))
+    results = sampler_steps.measure(diffusion.FAMILY, cfg, state, np.random.default_rng(0).standard_normal((50, 2)), 1)
     assert {name: {n: len(v) for n, v in row.items()} for name, row in results.items()} == {
         "Euler": {4: 3, 8: 3},
         "Heun": {4: 3, 8: 3},
@@ -209,14 +214,14 @@ def test_quality_is_measured_at_the_evaluations_asked(monkeypatch, tmp_path):
     assert (tmp_path / "steps.png").stat().st_size > 1000
 
 
-def test_adaptive_sampler_of_a_fresh_model():
+def test_ode_sampler_of_a_fresh_model():
     """F = 0 is the exact denoiser of N(0, data_std^2): samples have its spread, within 4 s.e."""
-    cfg = diffusion.Config(shape=(2,), **TINY, **diffusion.EDM | {"sampler": "adaptive"}, data_std=1.5)
+    cfg = diffusion.Config(vectors(2), **TINY, **diffusion.EDM | {"sampler": "ode"}, data_std=1.5)
     algorithm = diffusion.algorithm(cfg, batch_size=2)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    state = fresh(algorithm)
     x = jax.jit(algorithm.sample, static_argnums=2)(state, jax.random.key(1), 2000)
     np.testing.assert_allclose(x.std(0), 1.5, atol=4 * 1.5 / math.sqrt(4000))
-    assert algorithm.trace is None and algorithm.evaluations is None
+    assert algorithm.trajectory is None and algorithm.evaluations is None
 
 
 @pytest.mark.parametrize(
@@ -226,11 +231,11 @@ def test_adaptive_sampler_of_a_fresh_model():
         ("prediction", {"prediction": "noise"}),
         ("weighting", {"schedule": "learned", "weighting": "simple"}),
         ("log_snr_min", {"log_snr_min": 20.0}),
-        ("shape", {"shape": (8, 8)}),
-        ("levels", {"levels": 1}),
-        ("network", {"shape": (2,), "network": "dit"}),
-        ("mult", {"shape": (6, 6, 1), "network": "adm", "mult": (1, 2, 2)}),
-        ("patch", {"shape": (7, 7, 1), "network": "dit"}),
+        ("space.shape", {"space": Space((8, 8), 17)}),
+        ("space.levels", {"space": images(8, 8, 1, 1)}),
+        ("network", {"space": vectors(2), "network": "dit"}),
+        ("channel_mult", {"space": images(6, 6, 1), "network": "adm", "channel_mult": (1, 2, 2)}),
+        ("patch", {"space": images(7, 7, 1), "network": "dit"}),
         ("width", {"network": "dit", "width": 100}),
         ("sample_steps", {"sample_steps": 0}),
         ("sample_steps", {"sampler": "dpmpp_2m", "sample_steps": 1}),
@@ -245,17 +250,19 @@ def test_adaptive_sampler_of_a_fresh_model():
 )
 def test_bad_configurations_name_the_field(field, change):
     with pytest.raises(ValueError, match=f"{field}="):
-        diffusion.algorithm(diffusion.Config(**{"shape": (8, 8, 1), **change}), batch_size=2)
+        diffusion.algorithm(diffusion.Config(**{"space": images(8, 8, 1), **change}), batch_size=2)
 
 
 def test_labels_are_checked_before_compilation():
-    plain = diffusion.algorithm(diffusion.Config(shape=(2,), **TINY), batch_size=2)
-    with pytest.raises(ValueError, match="classes=None"):
-        plain.sample(None, jax.random.key(0), 2, jnp.array([0, 1]))
-    labelled = diffusion.algorithm(diffusion.Config(shape=(2,), **TINY, classes=3), batch_size=2)
-    for label in (-1, 4):
-        with pytest.raises(ValueError, match="classes=3"):
-            labelled.sample(None, jax.random.key(0), 2, np.array([0, label]))
+    plain = diffusion.algorithm(diffusion.Config(vectors(2), **TINY), batch_size=2)
+    with pytest.raises(ValueError, match="unconditional"):
+        plain.sample(None, jax.random.key(0), 2, {"label": jnp.array([0, 1])})
+    labelled = diffusion.algorithm(diffusion.Config(vectors(2), **TINY, classes=3), batch_size=2)
+    for label in (-1, 3):  # 3 stands for "none" inside the model, and only there
+        with pytest.raises(ValueError, match=r"0\.\.2"):
+            labelled.sample(None, jax.random.key(0), 2, {"label": np.array([0, label])})
+    with pytest.raises(ValueError, match="cond=None"):
+        labelled.sample(None, jax.random.key(0), 2)
 
 
 def test_ode_of_a_linear_field_is_exact():
@@ -264,7 +271,7 @@ def test_ode_of_a_linear_field_is_exact():
     v, sigma_0 = 0.4, 0.05
     denoise = isotropic(0.0, v)
     run = jax.jit(
-        functools.partial(diffusion_bound.flow_log_prob, denoise, sigma_0=sigma_0, sigma_1=50.0, data_std=v**0.5)
+        functools.partial(ode.log_prob, denoise, sigma_0=sigma_0, sigma_1=50.0, prior_std=math.hypot(v**0.5, 50.0))
     )
     nats, _ = run(jnp.asarray(x, jnp.float32))
     truth = jax.scipy.stats.norm.logpdf(x, scale=math.sqrt(v + sigma_0**2)).sum(-1)

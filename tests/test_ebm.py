@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from genmap_jax import parallel
+from genmap_jax.algorithm import averaged
 from genmap_jax.approximate import ebm
 from genmap_jax.data import toy
+from genmap_jax.keys import example_keys
 from genmap_jax.objectives import contrastive_divergence as cd
 from genmap_jax.optim import Optim
 from genmap_jax.samplers import langevin
 from genmap_jax.samplers.annealed_importance import annealed_importance, reverse_annealed_importance
+from genmap_jax.spaces import Space, images, vectors
 
 # ---- chains ----------------------------------------------------------------------------------------------------------
 
@@ -25,7 +27,7 @@ def test_stationary_variance_on_a_standard_normal(eps):
     """ULA has variance 1 / (1 - eps^2 / 4), MALA 1, both to 1 % (four standard errors): started far from either."""
     chains, dims, steps = 20_000, 16, round(14 / eps**2)
     energy = lambda x: 0.5 * jnp.sum(x**2, axis=1)  # noqa: E731
-    keys = parallel.example_keys(jax.random.key(0), chains)
+    keys = example_keys(jax.random.key(0), chains)
     x = 1.5 * jax.random.normal(jax.random.key(1), (chains, dims))
     unadjusted = jax.jit(lambda x: langevin.ula(energy, x, keys, eps, steps))(x)
     adjusted, accepted = jax.jit(lambda x: langevin.mala(energy, x, keys, eps, steps))(x)
@@ -90,30 +92,30 @@ def test_annealed_importance_errs_on_the_low_side():
 
 
 def test_replay_buffer():
-    """Starts are slots of the same place or fresh draws, at the stated rate; ends go where starts came from."""
-    places, slots, reinit = 4000, 5, 0.05
-    buffer = jnp.arange(places * slots, dtype=jnp.float32).reshape(places, slots, 1)
+    """Starts are chains of the same place or fresh draws, at the stated rate; ends go where starts came from."""
+    places, chains, reinit = 4000, 5, 0.05
+    buffer = jnp.arange(places * chains, dtype=jnp.float32).reshape(places, chains, 1)
     fresh = jnp.full((places, 1), -1.0)
-    keys = parallel.example_keys(jax.random.key(0), places)
-    x, which = cd.draw(buffer, fresh, keys, reinit)
+    keys = example_keys(jax.random.key(0), places)
+    x, which = cd.start(buffer, fresh, keys, reinit)
     restarted = np.asarray(x[:, 0] == -1)
     assert abs(restarted.mean() - reinit) < 4 * np.sqrt(reinit * (1 - reinit) / places)
-    np.testing.assert_array_equal(x[~restarted, 0], (np.arange(places) * slots + which)[~restarted])
-    assert np.all(abs(np.bincount(which, minlength=slots) - places / slots) < 4 * np.sqrt(places * 0.2 * 0.8))
+    np.testing.assert_array_equal(x[~restarted, 0], (np.arange(places) * chains + which)[~restarted])
+    assert np.all(abs(np.bincount(which, minlength=chains) - places / chains) < 4 * np.sqrt(places * 0.2 * 0.8))
 
-    written = cd.write(buffer, x + 0.5, which)
-    hit = np.arange(slots)[None] == np.asarray(which)[:, None]
-    np.testing.assert_array_equal(written[hit], x + 0.5)
-    np.testing.assert_array_equal(written[~hit], buffer[~hit])
+    after = cd.put_back(buffer, x + 0.5, which)
+    hit = np.arange(chains)[None] == np.asarray(which)[:, None]
+    np.testing.assert_array_equal(after[hit], x + 0.5)
+    np.testing.assert_array_equal(after[~hit], buffer[~hit])
 
 
 def test_update_is_the_difference_of_mean_energy_gradients():
     """SGD moves by -lr (grad mean E(data) - grad mean E(chains)): the chains, read from the buffer, are constants."""
     size, lr = 32, 0.1
-    cfg = ebm.Config(shape=(2,), width=8, depth=2, eps=0.5, chain_steps=5, optim=Optim("sgd", lr, clip=0.0))
+    cfg = ebm.Config(space=vectors(2), width=8, depth=2, eps=0.5, chain_steps=5, optim=Optim("sgd", lr, clip=0.0))
     algorithm = ebm.algorithm(cfg, batch_size=size)
     x = jax.random.normal(jax.random.key(1), (size, 2))
-    state = algorithm.init(jax.random.key(0))
+    state = algorithm.init(jax.random.key(0), {"x": x})
     state = state.replace(params=jax.tree.map(lambda p: p + 0.5, state.params))  # the last layer starts at zero
     after, metrics = jax.jit(algorithm.step)(state, {"x": x}, jax.random.key(2))
 
@@ -127,16 +129,16 @@ def test_update_is_the_difference_of_mean_energy_gradients():
 
 def test_untrained_model_is_the_reference_in_nats_of_the_integers():
     """Before training: log-density of N(mu, s^2) without error, and probabilities of integers that sum to 1."""
-    cfg = ebm.Config(shape=(3,), width=4, depth=1, mu=0.3, s=0.8, ais_chains=8, ais_temperatures=3)
+    cfg = ebm.Config(space=vectors(3), width=4, depth=1, mu=0.3, s=0.8, ais_chains=8, ais_temperatures=3)
     algorithm = ebm.algorithm(cfg, batch_size=1)
     x = jax.random.normal(jax.random.key(0), (7, 3))
-    value = algorithm.log_prob(algorithm.init(jax.random.key(1)), {"x": x}, jax.random.key(2))
+    value = algorithm.log_prob(algorithm.init(jax.random.key(1), {"x": x}), {"x": x}, jax.random.key(2))
     np.testing.assert_allclose(value.nats, jax.scipy.stats.norm.logpdf(x, 0.3, 0.8).sum(1), atol=1e-4)
     np.testing.assert_allclose(value.stderr, 0, atol=1e-5)
 
-    algorithm = ebm.algorithm(dataclasses.replace(cfg, shape=(1, 1, 1), levels=5, mu=0.1, s=0.2), batch_size=1)
-    integers = jnp.tile(jnp.arange(5, dtype=jnp.uint8), 20_000).reshape(-1, 1, 1, 1)
-    value = algorithm.log_prob(algorithm.init(jax.random.key(1)), {"image": integers}, jax.random.key(2))
+    algorithm = ebm.algorithm(dataclasses.replace(cfg, space=images(1, 1, 1, levels=5), mu=0.1, s=0.2), batch_size=1)
+    integers = {"image": jnp.tile(jnp.arange(5, dtype=jnp.uint8), 20_000).reshape(-1, 1, 1, 1)}
+    value = algorithm.log_prob(algorithm.init(jax.random.key(1), integers), integers, jax.random.key(2))
     assert abs(5 * np.exp(value.nats).mean() - 1) < 0.02  # its standard error is 0.004
 
 
@@ -144,7 +146,7 @@ def test_density_of_eight_gaussians():
     """Trained by our step, two seeds: KL(data || model) <= 0.1 by quadrature; all modes sampled; AIS = quadrature."""
     size, steps = 256, 2100
     cfg = ebm.Config(
-        shape=(2,),
+        space=vectors(2),
         width=128,
         depth=2,
         frequencies=2,
@@ -165,7 +167,8 @@ def test_density_of_eight_gaussians():
         return algorithm.step(state, {"x": density.sample(key_data, size)}, key_step)[0]
 
     update = jax.jit(jax.vmap(update), donate_argnums=0)
-    states = jax.jit(jax.vmap(algorithm.init))(jax.random.split(jax.random.key(0), 2))
+    init = jax.jit(jax.vmap(lambda key: algorithm.init(key, {"x": jnp.zeros((size, 2))})))
+    states = init(jax.random.split(jax.random.key(0), 2))
     for i in range(steps):
         states = update(states, jax.random.split(jax.random.fold_in(jax.random.key(1), i), 2))
 
@@ -174,12 +177,12 @@ def test_density_of_eight_gaussians():
     centres = 2 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1)
     for seed in range(2):
         state = jax.tree.map(lambda leaf: leaf[seed], states)  # noqa: B023
-        log_q = -np.asarray(ebm.energy(cfg, state.averaged, points), np.float64)
+        log_q = -np.asarray(ebm.energy(cfg, averaged(state), points), np.float64)
         log_z = np.log(np.sum(np.exp(log_q)) * area)
         kl = np.sum(np.exp(log_p) * (log_p - log_q + log_z)) * area
         assert -1e-3 < kl <= 0.1
 
-        z = jax.jit(lambda s: ebm.log_partition(cfg, s.averaged, jax.random.key(2)))(state)
+        z = jax.jit(lambda s: ebm.log_partition(cfg, averaged(s), jax.random.key(2)))(state)
         assert abs(z.log_z - log_z) < 0.01 + 4 * z.stderr
         value = jax.jit(algorithm.log_prob)(state, {"x": points[::97]}, jax.random.key(3))
         np.testing.assert_allclose(value.nats, log_q[::97] - log_z, atol=0.01 + 4 * float(value.stderr[0]))
@@ -197,11 +200,20 @@ def test_density_of_eight_gaussians():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"shape": (2, 3)}, {"network": "conv", "shape": (9, 8, 1)}, {"eps": 0.0}, {"reinit": 1.5}, {"slots": 0}]
+    ("changes", "words"),
+    [
+        ({"space": Space((2, 3))}, "space.shape"),
+        ({"network": "conv", "space": images(9, 8, 1)}, "network='conv'"),
+        ({"network": "unet"}, "network='unet'.*'mlp', 'conv'"),
+        ({"eps": 0.0}, "eps=0.0"),
+        ({"reinit": 1.5}, "reinit=1.5"),
+        ({"chains_per_example": 0}, "chains_per_example=0"),
+        ({"ais_chains": 1}, "ais_chains=1"),
+    ],
 )
-def test_bad_configurations_are_named(changes):
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        ebm.algorithm(ebm.Config(**changes), batch_size=4)
+def test_bad_configurations_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        ebm.algorithm(dataclasses.replace(ebm.Config(space=vectors(2)), **changes), batch_size=4)
 
 
 def grid(low: float, high: float, n: int):

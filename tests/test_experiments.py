@@ -5,67 +5,57 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from genmap_jax import config as configs
-from genmap_jax import mapping, runs, train
+from genmap_jax.algorithm import conditions, like_batch
+from genmap_jax.commands import map as mapping
+from genmap_jax.run import config as configs
+from genmap_jax.run import runs
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-NOT_EXPERIMENTS = {"benchmarks", "complete", "export", "long_context", "post_hoc_ema", "sampler_steps"}
+NOT_EXPERIMENTS = {"benchmarks", "complete", "device_check", "export", "long_context", "post_hoc_ema", "sampler_steps"}
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_EXPERIMENTS)
 
 
 def read(name: str):
-    """(CONFIG, ALGORITHM, ABLATIONS) of an experiment file."""
+    """What an experiment file declares."""
     return runs.read_experiment(FOLDER / f"{name}.py")
 
 
 def variants():
+    """All but the baselines on digits and toy data are slow: together they trace for minutes."""
     for name in NAMES:
-        yield name, "baseline", {}
-        for ablation, changes in read(name)[2].items():
-            yield name, ablation, changes
-
-
-def batch_shapes(cfg) -> dict[str, jax.ShapeDtypeStruct]:
-    if getattr(cfg.model, "shape", None) is None:
-        return {"tokens": jax.ShapeDtypeStruct((cfg.batch_size, cfg.model.length), jnp.int32)}
-    if len(cfg.model.shape) == 1:
-        return {"x": jax.ShapeDtypeStruct((cfg.batch_size, *cfg.model.shape), jnp.float32)}
-    return {
-        "image": jax.ShapeDtypeStruct((cfg.batch_size, *cfg.model.shape), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((cfg.batch_size,), jnp.int32),
-    }
+        slow = () if name.endswith(("_digits", "_toy")) else (pytest.mark.slow,)
+        yield pytest.param(name, "baseline", {}, marks=slow, id=name)
+        for ablation, changes in read(name).ablations.items():
+            yield pytest.param(name, ablation, changes, marks=pytest.mark.slow, id=f"{name}-{ablation}")
 
 
 def test_every_family_is_on_the_map_of_digits_and_on_that_of_toy_data():
-    families = lambda data: {path.stem.split("_")[0] for path in mapping.members(FOLDER, data)}  # noqa: E731
+    families = lambda data: {s.path.stem.split("_")[0] for s in mapping.members(FOLDER, data)}  # noqa: E731
     assert {"gpt", "vae", "ebm", "vdm", "ddpm", "score", "gan"} <= families("digits")
     assert {"vae", "ebm", "diffusion", "score", "gan"} <= families("toy/rings")
 
 
-@pytest.mark.parametrize(
-    ("name", "ablation", "changes"), list(variants()), ids=lambda v: v if isinstance(v, str) else ""
-)
+@pytest.mark.parametrize(("name", "ablation", "changes"), list(variants()))
 def test_full_size_shapes(name, ablation, changes):
-    cfg, family, _ = read(name)
-    assert cfg.name == name
-    cfg = configs.replace(cfg, changes)
-    assert not changes or configs.differences(cfg, read(name)[0]), "an ablation must change something"
-    algorithm = family(cfg.model, batch_size=cfg.batch_size)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(algorithm.init, key)
-    after, metrics = jax.eval_shape(algorithm.step, state, batch_shapes(cfg), key)
+    script = read(name)
+    assert script.config.name == name
+    cfg = configs.replace(script.config, changes)
+    assert not changes or configs.differences(cfg, script.config), "an ablation must change something"
+    algorithm = script.family.algorithm(cfg.model, batch_size=cfg.batch_size)
+    key, batch = jax.eval_shape(lambda: jax.random.key(0)), like_batch(algorithm.reads, cfg.batch_size)
+    state = jax.eval_shape(algorithm.init, key, batch)
+    after, metrics = jax.eval_shape(algorithm.step, state, batch, key)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert all(value.shape == () for value in metrics.values())
-    samples = jax.eval_shape(lambda s, k: algorithm.sample(s, k, cfg.samples, None), state, key)
-    data = batch_shapes(cfg)
-    like = data.get("image", data.get("tokens", data.get("x")))
+    cond = conditions(algorithm.reads, like_batch(algorithm.reads, cfg.samples))
+    samples = jax.eval_shape(lambda s, k, c: algorithm.sample(s, k, cfg.samples, c), state, key, cond)
+    like = next(iter(batch.values()))
     assert samples.shape == (cfg.samples, *like.shape[1:]) and samples.dtype == like.dtype
     if algorithm.log_prob is not None:
-        assert jax.eval_shape(algorithm.log_prob, state, data, key).nats.shape == (cfg.batch_size,)
-    assert train.parameter_count(state) > 0
+        assert jax.eval_shape(algorithm.log_prob, state, batch, key).nats.shape == (cfg.batch_size,)
+    assert runs.parameter_count(algorithm, state) > 0
 
 
 def test_every_experiment_says_how_to_run_it_and_what_to_expect():

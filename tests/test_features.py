@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from genmap_jax import data, weights
+from genmap_jax import data
 from genmap_jax.evaluate.features import coordinates, extractor, own
 from genmap_jax.evaluate.features.efficientnet import principal_components
 from genmap_jax.evaluate.features.record import batched, fingerprint, photographs
+from genmap_jax.interop import weights
 
 DIGITS = {"data": "digits", "levels": 17}
 

@@ -11,14 +11,16 @@ import numpy as np
 import optax
 import pytest
 
-from genmap_jax import ablation, runs, train
-from genmap_jax import config as configs
-from genmap_jax.config import Experiment
-from genmap_jax.data import pixels
+from genmap_jax import data
+from genmap_jax.data import toy
 from genmap_jax.implicit import gan
-from genmap_jax.objectives import adversarial
+from genmap_jax.keys import example_keys
+from genmap_jax.objectives import adversarial, discriminator
 from genmap_jax.optim import Optim
-from genmap_jax.parallel import example_keys
+from genmap_jax.run import config as configs
+from genmap_jax.run import loop, runs
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import Space, images, vectors
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 
@@ -29,7 +31,7 @@ GRID = jnp.linspace(-6.0, 6.0, 241)
 
 def best_critic(loss, steps=3000):
     """D of the game p = N(1, 1) against q = N(-1, 1), by full quadrature over all pairs. -> (D on GRID, loss value)"""
-    cfg = gan.Config(shape=(1,), width=64, depth=2)
+    cfg = gan.Config(space=vectors(1), width=64, depth=2)
     density = lambda mean: jax.nn.softmax(-0.5 * (GRID - mean) ** 2)  # noqa: E731
     weights = jnp.outer(density(1.0), density(-1.0))
     loss_d, _ = adversarial.LOSSES[loss]
@@ -79,7 +81,7 @@ def test_hinge_optimum_is_total_variation():
 
 def test_wasserstein_with_gradient_penalty_overestimates_the_distance():
     """In D = 4, shift d = 2, weight 10: d (1 + d / (2 weight)) = 2.2 and not d, to 4 %."""
-    cfg, d, weight, B = gan.Config(shape=(4,), width=64, depth=2), 2.0, 10.0, 256
+    cfg, d, weight, B = gan.Config(space=vectors(4), width=64, depth=2), 2.0, 10.0, 256
     loss_d, _ = adversarial.LOSSES["wasserstein"]
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, 1500), b1=0.5, b2=0.9)
 
@@ -91,11 +93,13 @@ def test_wasserstein_with_gradient_penalty_overestimates_the_distance():
     def update(carry, key):
         params, opt = carry
         real, fake, key = draw(key, B)
-        middle = adversarial.between(real, fake, example_keys(key, B))
+        middle = adversarial.interpolate(real, fake, example_keys(key, B))
 
         def loss(params):
             critic = partial(gan.discriminate, cfg, params)
-            value = loss_d(critic(real), critic(fake)) + weight * adversarial.unit_slope(critic, middle)
+            value = loss_d(critic(real), critic(fake)) + weight * adversarial.one_centred_gradient_penalty(
+                critic, middle
+            )
             return value.mean()
 
         updates, opt = tx.update(jax.grad(loss)(params), opt)
@@ -142,20 +146,24 @@ def test_slopes_of_a_linear_critic():
     w = jnp.arange(1.0, 13.0).reshape(2, 3, 2)
     x = jax.random.normal(jax.random.key(0), (5, 2, 3, 2))
     critic = lambda x: jnp.einsum("bhwc,hwc->b", x, w)  # noqa: E731
-    np.testing.assert_array_equal(adversarial.squared_slope(critic, x), jnp.full(5, 650.0))  # 1 + 4 + ... + 144
-    np.testing.assert_allclose(adversarial.unit_slope(critic, x), (math.sqrt(650.0) - 1.0) ** 2, rtol=1e-6)
+    np.testing.assert_array_equal(
+        adversarial.zero_centred_gradient_penalty(critic, x), jnp.full(5, 650.0)
+    )  # 1 + 4 + ... + 144
+    np.testing.assert_allclose(
+        adversarial.one_centred_gradient_penalty(critic, x), (math.sqrt(650.0) - 1.0) ** 2, rtol=1e-6
+    )
     flat = lambda x: 0.0 * critic(x)  # noqa: E731
-    assert jnp.isfinite(jax.grad(lambda x: adversarial.unit_slope(flat, x).sum())(x)).all()
+    assert jnp.isfinite(jax.grad(lambda x: adversarial.one_centred_gradient_penalty(flat, x).sum())(x)).all()
 
 
-def test_where_the_unit_slope_is_asked_for():
+def test_where_the_one_centred_gradient_penalty_is_asked_for():
     """WGAN-GP: uniform on the line between the pair. DRAGAN: N(x, sd^2). Moments to 3 standard errors, N = 4000."""
     N, keys = 4000, example_keys(jax.random.key(0), 4000)
     real, fake = jnp.full((N, 2), 1.0), jnp.stack([jnp.full(N, 3.0), jnp.full(N, -1.0)], axis=1)
-    u = (adversarial.between(real, fake, keys) - real) / (fake - real)
+    u = (adversarial.interpolate(real, fake, keys) - real) / (fake - real)
     np.testing.assert_array_equal(u[:, 0], u[:, 1])
     assert abs(u.mean() - 0.5) <= 3 / math.sqrt(12 * N) and abs(u.std() - math.sqrt(1 / 12)) <= 0.01
-    noise = (adversarial.around(real, keys, 0.1) - real) / 0.1
+    noise = (adversarial.perturb(real, keys, 0.1) - real) / 0.1
     assert abs(noise.mean()) <= 3 / math.sqrt(2 * N) and abs(noise.std() - 1.0) <= 3 / math.sqrt(4 * N)
 
 
@@ -171,7 +179,7 @@ def test_gradient_of_the_penalty_against_central_differences():
         x = jax.random.normal(keys[0], (6, 4), jnp.float64)
         w = jax.random.normal(keys[1], (4, 7), jnp.float64)
         v = jax.random.normal(keys[2], (7,), jnp.float64)
-        r1 = lambda w: adversarial.squared_slope(lambda x: jnp.tanh(x @ w) @ v, x).mean()  # noqa: E731
+        r1 = lambda w: adversarial.zero_centred_gradient_penalty(lambda x: jnp.tanh(x @ w) @ v, x).mean()  # noqa: E731
         gradient, h = jax.grad(r1)(w), 1e-5
         for i, j in np.ndindex(w.shape):
             difference = (r1(w.at[i, j].add(h)) - r1(w.at[i, j].add(-h))) / (2.0 * h)
@@ -195,7 +203,10 @@ def test_gradient_of_the_penalties_is_that_of_torch():
         penalty((slope**2).sum(1)).mean().backward()
         return tw.grad.numpy()
 
-    pairs = [(adversarial.squared_slope, lambda s: s), (adversarial.unit_slope, lambda s: (s.sqrt() - 1) ** 2)]
+    pairs = [
+        (adversarial.zero_centred_gradient_penalty, lambda s: s),
+        (adversarial.one_centred_gradient_penalty, lambda s: (s.sqrt() - 1) ** 2),
+    ]
     for a, b in pairs:
         expected = theirs(b)
         np.testing.assert_allclose(ours(a), expected, atol=1e-5 * np.abs(expected).max())
@@ -203,8 +214,8 @@ def test_gradient_of_the_penalties_is_that_of_torch():
 
 @pytest.mark.parametrize("network", ["mlp", "conv", "dcgan", "r3gan"])
 def test_discriminator_judges_each_example_alone(network):
-    """What `squared_slope` relies on: dD(x_i)/dx_j = 0 for j != i, exactly."""
-    cfg = gan.Config(shape=(4, 4, 1), levels=17, network=network, width=8, depth=1)
+    """What `zero_centred_gradient_penalty` relies on: dD(x_i)/dx_j = 0 for j != i, exactly."""
+    cfg = gan.Config(space=images(4, 4, 1, 17), network=network, width=8, depth=1)
     x = jax.random.normal(jax.random.key(0), (3, 4, 4, 1))
     params = jax.eval_shape(gan.Discriminator(cfg).init, jax.random.key(1), x)
     params = jax.tree.map(lambda p: 0.3 * jax.random.normal(jax.random.key(2), p.shape), params)  # no zero kernels
@@ -214,11 +225,11 @@ def test_discriminator_judges_each_example_alone(network):
 
 
 def test_no_gradient_of_the_discriminators_loss_reaches_the_generator():
-    cfg = gan.Config(shape=(2,), width=8, depth=1)
+    cfg = gan.Config(space=vectors(2), width=8, depth=1)
     x, keys = jax.random.normal(jax.random.key(0), (2, 4, 2)), example_keys(jax.random.key(2), 4)
     params = gan.Discriminator(cfg).init(jax.random.key(1), x[0])
     judge = lambda x, keys: (gan.discriminate(cfg, params, x), None)  # noqa: E731
-    loss = lambda fake: gan.d_terms(cfg, judge, x[0], fake, keys)["loss"].sum()  # noqa: E731
+    loss = lambda fake: discriminator.d_terms(cfg.loss, judge, x[0], fake, keys, cfg.penalties)["loss"].sum()  # noqa: E731
     assert (jax.grad(loss)(x[1]) == 0.0).all()
 
 
@@ -232,11 +243,11 @@ def test_step_is_the_papers(loss, critic_steps):
     With two critic steps, example i is in the one numbered i mod 2.
     """
     lr, r1, r2, B = 0.1, 0.7, 0.3, 6
-    cfg = gan.Config(shape=(2,), latent=3, width=8, depth=2, loss=loss, r1=r1, r2=r2, ema_halflife=None)
+    cfg = gan.Config(space=vectors(2), latent=3, width=8, depth=2, loss=loss, r1=r1, r2=r2, ema_halflife=None)
     cfg = dataclasses.replace(cfg, critic_steps=critic_steps, optim=Optim(name="sgd", lr=lr, clip=0.0))
     algorithm = gan.algorithm(cfg, batch_size=B)
-    state, key = jax.jit(algorithm.init)(jax.random.key(0)), jax.random.key(1)
-    x = jax.random.normal(jax.random.key(2), (B, 2))
+    x, key = jax.random.normal(jax.random.key(2), (B, 2)), jax.random.key(1)
+    state = jax.jit(algorithm.init)(jax.random.key(0), {"x": x})
     new, metrics = jax.jit(algorithm.step)(state, {"x": x}, key)
 
     discriminator = gan.Discriminator(cfg)
@@ -272,14 +283,14 @@ def test_step_is_the_papers(loss, critic_steps):
     close(metrics["loss_g"], value)
 
 
-TINY = gan.Config(shape=(3,), latent=2, width=8, depth=1, optim=Optim(name="sgd", lr=0.1, clip=0.0))
+TINY = gan.Config(space=vectors(3), latent=2, width=8, depth=1, optim=Optim(name="sgd", lr=0.1, clip=0.0))
 
 
 def one_step(cfg, B=8, step=0):
     """D's and G's parameters and the metrics after one step from a fixed state, whose counter says `step`."""
     algorithm = gan.algorithm(cfg, batch_size=B)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
     batch = {"x": jax.random.normal(jax.random.key(1), (B, 3)), "label": jnp.arange(B) % 3}
+    state = jax.jit(algorithm.init)(jax.random.key(0), batch)
     update = jax.jit(lambda at: algorithm.step(state.replace(step=at), batch, jax.random.key(2)))
     return [jax.device_get(update(jnp.int32(at))) for at in np.atleast_1d(step)]
 
@@ -312,9 +323,9 @@ def test_anchors_are_running_means_of_logits():
 def test_samples_come_from_the_running_average():
     """ema_n = d_n ema_{n-1} + (1 - d_n) G_n with half-life min(H, 0.05 examples seen), and `sample` uses it."""
     B, halflife = 4, 0.5
-    cfg = gan.Config(shape=(2,), latent=3, width=4, depth=1, ema_halflife=halflife)
+    cfg = gan.Config(space=vectors(2), latent=3, width=4, depth=1, ema_halflife=halflife)
     algorithm = gan.algorithm(cfg, batch_size=B)
-    step, state = jax.jit(algorithm.step), jax.jit(algorithm.init)(jax.random.key(0))
+    step, state = jax.jit(algorithm.step), jax.jit(algorithm.init)(jax.random.key(0), {"x": jnp.zeros((B, 2))})
     expected = state.params_g
     for n in range(4):
         batch = {"x": jax.random.normal(jax.random.key(n), (B, 2))}
@@ -336,11 +347,30 @@ def test_real_and_generated_images_share_one_noise(levels):
     v = jnp.arange(levels, dtype=jnp.uint8).reshape(1, levels, 1, 1)
     middle = (2.0 * v.astype(jnp.float32) + 1.0) / levels - 1.0
     keys = example_keys(jax.random.key(0), 1)
-    np.testing.assert_allclose(gan.dither(middle, keys, levels), pixels.dequantise(v, keys, levels), atol=1e-6)
-    np.testing.assert_array_equal(pixels.requantise(middle, levels), v)
+    np.testing.assert_allclose(
+        gan.dither(middle, keys, levels), images(levels, 1, 1, levels).dequantise(v, keys), atol=1e-6
+    )
+    np.testing.assert_array_equal(images(levels, 1, 1, levels).requantise(middle), v)
 
 
 # ---- the game --------------------------------------------------------------------------------------------------------
+
+
+def trained(changes, seeds=3):
+    """gan_toy with changes, `seeds` seeds at once. -> samples [seeds, 10000, 2]"""
+    script = runs.read_experiment(FOLDER / "gan_toy.py")
+    cfg = configs.replace(script.config, {"model.optim.decay": 0, "steps": 2000, **changes})
+    algorithm = loop.bind(cfg, script.family)
+    source = loop.load(cfg, algorithm, None)["train"]
+    keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 3))(jnp.arange(seeds))
+    batch = lambda i: {"x": np.stack([data.batch(source, s, i, cfg.batch_size)["x"] for s in range(seeds)])}  # noqa: E731
+    state = jax.jit(jax.vmap(algorithm.init))(keys[:, 0], batch(0))
+    step = jax.jit(jax.vmap(algorithm.step), donate_argnums=0)
+    for i in range(cfg.steps):
+        state, metrics = step(state, batch(i), keys[:, 1])
+        if i % 16 == 0:
+            jax.block_until_ready(metrics)
+    return np.asarray(jax.jit(jax.vmap(lambda s, k: algorithm.sample(s, k, 10_000)))(state, keys[:, 2]))
 
 
 def test_penalties_find_all_25_modes_and_the_average_is_no_worse():
@@ -350,17 +380,16 @@ def test_penalties_find_all_25_modes_and_the_average_is_no_worse():
     One seed is chaotic in its rounding: the order of sums alone moved it from 0.14 to 0.06. Samples of the averaged
     generator are near a mode as often as those of the last one, within two standard errors of the share (1 %).
     """
-    cfg, algorithm, _ = runs.read_experiment(FOLDER / "gan_toy.py")
     changes = {"penalties": {}, "none": {"model.r1": 0.0, "model.r2": 0.0}, "last": {"model.ema_halflife": None}}
-    results = {}
+    law, found, near, kl = toy.DENSITIES["gaussians25"], {}, {}, {}
     for name, change in changes.items():
-        changed = configs.replace(cfg, {"model.optim.decay": 0, "steps": 2000, **change})
-        results[name] = ablation.run_seeds(changed, algorithm, 3)["more"]
-    mean = {name: {key: np.mean(each) for key, each in result.items()} for name, result in results.items()}
-    assert results["penalties"]["modes"] == [25.0] * 3
-    assert max(results["penalties"]["KL(modes)"]) <= 0.10
-    assert mean["none"]["KL(modes)"] > 2.0 * mean["penalties"]["KL(modes)"]
-    assert mean["penalties"]["near a mode, %"] >= mean["last"]["near a mode, %"] - 1.0
+        samples = trained(change)
+        found[name], near[name] = zip(*(law.modes_found(x) for x in samples), strict=True)
+        kl[name] = [law.mode_kl(x) for x in samples]
+    assert found["penalties"] == (25, 25, 25)
+    assert max(kl["penalties"]) <= 0.10
+    assert np.mean(kl["none"]) > 2.0 * np.mean(kl["penalties"])
+    assert np.mean(near["penalties"]) >= np.mean(near["last"]) - 0.01
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -369,8 +398,8 @@ def test_penalties_find_all_25_modes_and_the_average_is_no_worse():
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("shape", (8, 8)),
-        ("levels", 300),
+        ("space", Space((8, 8), 17)),
+        ("space", images(8, 8, 1, 300)),
         ("network", "transformer"),
         ("depth", 4),
         ("latent", 0),
@@ -388,32 +417,38 @@ def test_penalties_find_all_25_modes_and_the_average_is_no_worse():
     ],
 )
 def test_wrong_configurations_are_refused_by_name(field, value):
-    cfg = {"shape": (8, 8, 1), "levels": 17, "network": "conv", "depth": 2} | {field: value}
-    with pytest.raises(ValueError, match=f"{field}="):
+    cfg = {"space": images(8, 8, 1, 17), "network": "conv", "depth": 2} | {field: value}
+    with pytest.raises(ValueError, match=f"{field}[.a-z]*="):
         gan.algorithm(gan.Config(**cfg), batch_size=4)
 
 
 def test_combinations_without_a_meaning_are_refused():
     with pytest.raises(ValueError, match="r1 or r2"):
-        gan.algorithm(gan.Config(shape=(2,), loss="wasserstein", r1=0.0, r2=0.0), batch_size=4)
-    with pytest.raises(ValueError, match="augment=.* of images"):
-        gan.algorithm(gan.Config(shape=(2,), augment=("colour",)), batch_size=4)
+        gan.algorithm(gan.Config(space=vectors(2), loss="wasserstein", r1=0.0, r2=0.0), batch_size=4)
+    with pytest.raises(ValueError, match="augment=.* for images"):
+        gan.algorithm(gan.Config(space=vectors(2), augment=("colour",)), batch_size=4)
     with pytest.raises(ValueError, match="width=12.* multiple of 8"):
-        gan.algorithm(gan.Config(shape=(8, 8, 1), network="r3gan", width=12), batch_size=4)
+        gan.algorithm(gan.Config(space=images(8, 8, 1), network="r3gan", width=12), batch_size=4)
     with pytest.raises(ValueError, match="'turn' needs square images"):
-        gan.algorithm(gan.Config(shape=(4, 8, 1), augment=("turn",)), batch_size=4)
+        gan.algorithm(gan.Config(space=images(4, 8, 1), augment=("turn",)), batch_size=4)
+    with pytest.raises(ValueError, match="squash"):
+        gan.algorithm(gan.Config(space=vectors(2), squash=True), batch_size=4)
+    with pytest.raises(ValueError, match="'hue' needs images of 1 or 3 channels"):
+        gan.algorithm(gan.Config(space=images(8, 8, 2), augment=("hue",)), batch_size=4)
     with pytest.raises(ValueError, match="batch_size=10 .* multiple of 4"):
-        gan.algorithm(gan.Config(shape=(2,), critic_steps=2, accumulate=2), batch_size=10)
+        gan.algorithm(gan.Config(space=vectors(2), critic_steps=2, accumulate=2), batch_size=10)
 
 
 def test_data_without_labels_are_refused_for_a_conditional_gan():
-    model = gan.Config(shape=(2,), classes=5)
-    with pytest.raises(ValueError, match="model.classes=5, but toy/moons has no labels"):
-        train.load(Experiment(name="x", data="toy/moons", model=model, steps=1, batch_size=1), None)
+    cfg = Experiment(name="x", data="toy/moons", model=gan.Config(space=vectors(2), classes=5), steps=1, batch_size=1)
+    with pytest.raises(ValueError, match="label"):
+        loop.load(cfg, loop.bind(cfg, gan.CONDITIONAL), None)
 
 
 def test_labels_are_refused():
-    algorithm = gan.algorithm(gan.Config(shape=(2,), width=4, depth=1), batch_size=4)
-    state = algorithm.init(jax.random.key(0))
+    algorithm = gan.algorithm(gan.Config(space=vectors(2), width=4, depth=1), batch_size=4)
+    state = algorithm.init(jax.random.key(0), {})
     with pytest.raises(ValueError, match="cond"):
-        algorithm.sample(state, jax.random.key(0), 4, jnp.zeros(4, jnp.int32))
+        algorithm.sample(state, jax.random.key(0), 4, {"label": jnp.zeros(4, jnp.int32)})
+    with pytest.raises(ValueError, match="x has shape"):
+        gan.discriminate(gan.Config(space=vectors(2)), state.params_d, jnp.zeros((4, 3)))

@@ -1,9 +1,12 @@
 """GPT is an exact density: normalised, causal, learned to its source's entropy, and sampled from the same law."""
 
 import dataclasses
+import importlib.util
 import itertools
 import re
+import types
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +16,9 @@ import scipy.stats
 from families import perturbed
 
 from genmap_jax.algorithm import State
+from genmap_jax.data.text import utf8
 from genmap_jax.nn import rope
-from genmap_jax.nn.attention import attend, attend_in_blocks, products
+from genmap_jax.nn.attention import attend, attend_in_blocks, scaled_scores
 from genmap_jax.objectives import exact_likelihood
 from genmap_jax.optim import Optim
 from genmap_jax.samplers import decoding
@@ -54,6 +58,11 @@ def generate(cfg: gpt.Config, params, **how):
         gpt.decoding_step(cfg, params), gpt.empty_cache(cfg, n), cfg.length, adjust=adjust, **how
     )
     return jax.jit(step)(how)
+
+
+def started(alg):
+    """The state after `init`."""
+    return jax.jit(alg.init)(jax.random.key(0), {name: space.zeros(1) for name, space in alg.reads.items()})
 
 
 def all_strings(cfg: gpt.Config):
@@ -105,11 +114,11 @@ def test_a_window_in_blocks_is_the_masked_whole(tokens, documents):
     k, v, weight = (jax.random.normal(key, (n, tokens, 8)) for key in keys[1:])
     segments = jnp.asarray(np.sort(np.random.default_rng(0).integers(0, 3, (n, tokens)), axis=1)) if documents else None
     distance = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None, :]
-    past = ((distance >= 0) & (distance < window))[None]
+    mask = ((distance >= 0) & (distance < window))[None]
     if documents:
-        past &= segments[:, :, None] == segments[:, None, :]
+        mask &= segments[:, :, None] == segments[:, None, :]
     score = lambda y: (y * weight[:, None]).sum()  # noqa: E731
-    whole = lambda q, k, v: score(attend(products(q, k), v, past))  # noqa: E731
+    whole = lambda q, k, v: score(attend(scaled_scores(q, k), v, mask))  # noqa: E731
     blocks = lambda q, k, v: score(attend_in_blocks(q, k, v, window, segments))  # noqa: E731
     expected, found = (jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(q, k, v) for f in (whole, blocks))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
@@ -160,7 +169,7 @@ def test_a_token_changes_the_logits_after_it_and_no_others():
 def test_initial_loss_is_log_vocab(init):
     """-log p / L = ln V within 2 % at initialisation, in nats per token; bits per dimension is the same in bits."""
     cfg = gpt.Config(layers=2, init=init, tied=init == "gpt2")
-    params = jax.jit(gpt.algorithm(cfg, batch_size=8).init)(jax.random.key(0)).params
+    params = jax.jit(partial(gpt.init_params, cfg))(jax.random.key(0))
     down = params["block_1"]["down"]["kernel"]
     assert down.std() == pytest.approx({"gpt2": 0.02 / 4**0.5, "zero": 0.0}[init], rel=0.02)
     up = params["block_1"]["up"]["kernel"]
@@ -192,7 +201,7 @@ def test_learns_a_markov_source_to_its_entropy_and_not_below():
         return x
 
     alg = gpt.algorithm(cfg, batch_size=64)
-    state, step = jax.jit(alg.init)(jax.random.key(0)), jax.jit(alg.step, donate_argnums=0)
+    state, step = started(alg), jax.jit(alg.step, donate_argnums=0)
     for i in range(600):
         state, _ = step(state, {"tokens": draw(64)}, jax.random.key(i))
     x = draw(4096)
@@ -210,7 +219,7 @@ def test_learns_to_copy():
     rng = np.random.default_rng(0)
     draw = lambda n: {"tokens": np.tile(rng.integers(0, 8, (n, 12), np.int32), 2)}  # noqa: E731
     alg = gpt.algorithm(cfg, batch_size=64)
-    state, step = jax.jit(alg.init)(jax.random.key(0)), jax.jit(alg.step, donate_argnums=0)
+    state, step = started(alg), jax.jit(alg.step, donate_argnums=0)
     for i in range(600):
         state, _ = step(state, draw(64), jax.random.key(i))
     tokens = draw(512)["tokens"]
@@ -311,6 +320,73 @@ def test_completions_of_prompts_of_any_length():
     assert completion._complete._cache_size() == before + 1
 
 
+def test_completions_end_with_a_stop_token():
+    """As without one up to the first that is drawn, then filled; a stop token in the prompt ends nothing."""
+    cfg = shaped("gpt2", vocab=5, length=24, layers=1, width=16)
+    params, prompts = perturbed(cfg), [[1, 2, 1], [2], []]
+    run = partial(complete, params=params, prompts=prompts, new=16, key=jax.random.key(0), samples=8)
+    free, stopped = run(cfg), run(cfg, stop=2)
+    drawn = np.cumsum(free == 2, axis=-1) > 0
+    np.testing.assert_array_equal(stopped, np.where(drawn, 2, free))
+    assert drawn.any(-1).sum() > 8 and (free[drawn] != 2).any() and (~drawn[0]).any()
+    np.testing.assert_array_equal(run(dataclasses.replace(cfg, stop=2)), stopped)
+    with pytest.raises(ValueError, match="stop=5"):
+        run(cfg, stop=5)
+
+
+def test_completions_of_labels():
+    """Greedy: each prompt continues under its own label, as recomputing gives; labels are checked first."""
+    cfg = gpt.Config(vocab=17, length=16, layers=1, heads=2, width=16, classes=3, **gpt.LLAMA)
+    params, labels = perturbed(cfg), np.array([2, 0, 1], np.int32)
+    params["label"] *= 3  # so that each label has its own text
+    greedy = dataclasses.replace(cfg, top_k=1)
+    drawn = complete(greedy, params, [[1, 2]] * 3, 6, jax.random.key(0), samples=2, label=labels)
+    text = np.tile(np.array([[1, 2] + [0] * 14], np.int32), (3, 1))
+    for t in range(2, 8):
+        text[:, t] = logits(cfg, params, text, labels)[:, t].argmax(-1)
+    np.testing.assert_array_equal(drawn, np.repeat(text[:, None, 2:8], 2, axis=1))
+    assert len(np.unique(drawn[:, 0], axis=0)) == 3
+    for wrong, message in ((None, "classes=3"), (labels[:2], "label has shape"), (labels + 1, "classes=3")):
+        with pytest.raises(ValueError, match=message):
+            complete(cfg, params, [[1, 2]] * 3, 6, jax.random.key(0), label=wrong)
+
+
+def script(monkeypatch, capsys, run, *arguments: str) -> str:
+    """What experiments/complete.py prints of an opened run."""
+    path = Path(__file__).parents[1] / "experiments" / "complete.py"
+    spec = importlib.util.spec_from_file_location("complete", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.opening, "open_run", lambda *_: run)
+    monkeypatch.setattr("sys.argv", ["complete.py", "RUN", *arguments])
+    module.main()
+    return capsys.readouterr().out
+
+
+def test_the_script_stops_and_takes_a_label(monkeypatch, capsys):
+    """experiments/complete.py: samples are cut before the stop token, a text or a number; --label chooses the law."""
+    cfg = gpt.Config(length=32, layers=1, heads=1, width=8, classes=2)
+    params = perturbed(cfg, 0.0)  # the next byte depends on the label alone
+    bytes_of = lambda text: jnp.zeros(256).at[np.frombuffer(text.encode(), np.uint8)].set(9.0)  # noqa: E731
+    params["label"] = jnp.stack([jnp.eye(8)[0], jnp.eye(8)[1]])
+    params["embedding"] = jnp.zeros((256, 8)).at[:, 0].set(bytes_of("ab")).at[:, 1].set(bytes_of("xy\n"))
+    source = types.SimpleNamespace(tokenizer=utf8())
+    config = types.SimpleNamespace(model=cfg)
+    state = State(jnp.zeros((), jnp.int32), params, None, None)
+    run = types.SimpleNamespace(config=config, sources={"test": source}, state=state)
+    ask = partial(script, monkeypatch, capsys, run, "p.", "--new", "20", "--samples", "5")
+    free = ask("--label", "0").split("\n\n")[:-1]
+    assert len(free) == 5 and all(set(text[2:]) == {"a", "b"} and len(text) == 22 for text in free)
+    assert ask("--label", "0", "--stop", "b").split("\n\n")[:-1] == [text.split("b")[0] for text in free]
+    assert ask("--label", "0", "--stop", "98").split("\n\n")[:-1] == [text.split("b")[0] for text in free]
+    assert set(ask("--label", "1", "--stop", "\n")) <= set("p.xy\n")
+    assert ask("--label", "1", "--stop", "\n", "--top-k", "1") == ask("--label", "1", "--stop", "10", "--top-k", "1")
+    for wrong, message in ((("--stop", "ab"), "2 tokens"), ((), "classes=2"), (("--label", "2"), "classes=2")):
+        with pytest.raises(SystemExit):
+            ask(*wrong, *([] if "--label" in wrong or not wrong else ["--label", "0"]))
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("n", [1, 16])
 def test_kv_cache_is_not_copied_per_token(n):
     """No operation inside the compiled loop makes a second array of a cache's size; it is only updated in place."""
@@ -357,9 +433,9 @@ def test_a_conditional_model_is_a_density_for_every_label():
         assert abs(np.exp(np.asarray(nats, np.float64)).sum() - 1.0) <= 1e-5
     assert abs(each[0] - each[1]).max() > 0.1
     alg = gpt.algorithm(cfg, batch_size=4)
-    state = jax.jit(alg.init)(jax.random.key(0)).replace(params=params)
+    state = started(alg).replace(params=params)
     n = 4000
-    drawn = jax.jit(alg.sample, static_argnums=2)(state, jax.random.key(1), n, jnp.ones(n, jnp.int32))
+    drawn = jax.jit(alg.sample, static_argnums=2)(state, jax.random.key(1), n, {"label": jnp.ones(n, jnp.int32)})
     observed = np.bincount(np.asarray(drawn) @ 3 ** np.arange(3, -1, -1), minlength=81)
     expected = n * np.exp(np.asarray(each[1], np.float64))
     kept = expected >= 5
@@ -367,7 +443,8 @@ def test_a_conditional_model_is_a_density_for_every_label():
     observed, expected = observed[kept], expected[kept]
     expected = expected / expected.sum() * observed.sum()
     assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
-    assert jax.jit(alg.sample, static_argnums=2)(state, jax.random.key(1), 7).shape == (7, 4)  # draws its labels
+    with pytest.raises(ValueError, match="cond=None.*label"):
+        alg.sample(state, jax.random.key(1), 7)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "everything"])
@@ -392,7 +469,7 @@ def test_accumulated_micro_batches_are_one_batch():
     tokens, stepped = {"tokens": tokens_of(cfg, 8)}, []
     for accumulate in (1, 4):
         alg = gpt.algorithm(dataclasses.replace(cfg, accumulate=accumulate), batch_size=8)
-        state = jax.jit(alg.init)(jax.random.key(0)).replace(params=perturbed(cfg, 0.1))
+        state = started(alg).replace(params=perturbed(cfg, 0.1))
         state, metrics = jax.jit(alg.step)(state, tokens, jax.random.key(1))
         stepped.append((state.params, metrics))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), *stepped)
@@ -468,6 +545,68 @@ def test_the_algorithm_samples_with_the_averaged_parameters():
     np.testing.assert_allclose(value.nats, log_prob(cfg, state.ema, drawn), rtol=1e-6)
 
 
+def test_the_options_of_sampling_are_those_of_decoding():
+    """`sample` with every option = `decode` with the same law and stop token; no parameter, no likelihood changes."""
+    cfg = gpt.Config(vocab=5, length=6, layers=1, heads=1, width=8)
+    changed = dataclasses.replace(cfg, temperature=0.7, top_k=4, top_p=0.9, min_p=0.05, stop=2)
+    assert set(gpt.FAMILY.sampling) == {
+        f.name for f in dataclasses.fields(cfg) if getattr(cfg, f.name) != getattr(changed, f.name)
+    }
+    plain, alg = (gpt.algorithm(each, batch_size=4) for each in (cfg, changed))
+    state = started(plain).replace(params=perturbed(cfg))
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(64))
+    law = lambda x: decoding.min_p(decoding.top_p(decoding.top_k(decoding.temperature(x, 0.7), 4), 0.9), 0.05)  # noqa: E731
+    expected = generate(cfg, state.params, keys=keys, adjust=law, stop=2)
+    drawn = jax.jit(alg.sample, static_argnums=2)(state, jax.random.key(1), 64)
+    np.testing.assert_array_equal(drawn, expected)
+    assert (drawn != jax.jit(plain.sample, static_argnums=2)(state, jax.random.key(1), 64)).any()
+    batch = {"tokens": drawn}
+    np.testing.assert_array_equal(*(a.log_prob(state, batch, jax.random.key(0)).nats for a in (alg, plain)))
+
+
+@pytest.mark.parametrize("last", [None, 9])
+def test_a_string_ends_with_its_stop_token(last):
+    """Up to the first drawn stop token nothing changes, after it there is no other; given tokens stay and end nothing.
+
+    The law of the toy model depends on the token before, so that a string that went on would be seen.
+    """
+    n, length, stop, end = 64, 12, 3, last or 12
+    law = jax.random.normal(jax.random.key(0), (4, 4))
+    step = lambda cache, token, t: (law[jnp.where(t == 0, 0, token)], cache)  # noqa: E731
+    run = jax.jit(partial(decoding.decode, step, None, length, last=last))
+    keys = jax.random.split(jax.random.key(1), n)
+    prompt = jnp.full((n, length), -1).at[:, 1].set(stop).at[: n // 2, 7].set(1)
+    free, stopped = np.asarray(run(keys=keys, prompt=prompt)), np.asarray(run(keys=keys, prompt=prompt, stop=stop))
+    drawn = (prompt < 0) & (free == stop)
+    before = np.cumsum(drawn, axis=1) - drawn == 0  # until the first drawn stop token, included
+    inside = np.arange(length)[None] < end
+    np.testing.assert_array_equal(stopped[before & inside], free[before & inside])
+    after = ~before & inside
+    np.testing.assert_array_equal(stopped[after], np.where(prompt < 0, stop, prompt)[after])
+    assert (stopped[~np.broadcast_to(inside, after.shape)] == np.maximum(prompt, 0)[:, end:].ravel()).all()
+    assert after.any(1).sum() > 20 and before[:, end - 1].sum() > 2  # some end, some do not
+
+
+def test_the_loop_ends_when_every_string_has_stopped():
+    """Steps of the model = the position of the last first stop token + 1; all of them where one string goes on."""
+    taken, n, length = [], 8, 64
+    ends = jnp.array([3, 0, 5, 9, 2, 1, 4, 7])
+
+    def step(cache, token, t):
+        jax.debug.callback(lambda t: taken.append(int(t)), t)
+        return 100.0 * jax.nn.one_hot(jnp.where(t == cache, 2, 1), 3), cache
+
+    run = jax.jit(lambda ends: decoding.decode(step, ends, length, noise=jnp.zeros((n, length, 3)), stop=2))
+    expected = np.where(np.arange(length)[None] < ends[:, None], 1, 2)
+    np.testing.assert_array_equal(run(ends), expected)
+    jax.effects_barrier()
+    assert sorted(taken) == list(range(10))
+    taken.clear()
+    run(ends.at[0].set(length))
+    jax.effects_barrier()
+    assert sorted(taken) == list(range(length))
+
+
 def test_adjusted_laws_at_their_ends():
     """top_k 1 = tiny top_p = the mode; top_k V, top_p 1 and temperature 1 change nothing; ties keep exactly k."""
     logits = jax.random.normal(jax.random.key(0), (50, 9))
@@ -510,6 +649,14 @@ def test_a_prompt_forces_its_own_tokens_and_no_others():
         ({"chunk": 4, "trained": 8}, "positions='rope'"),
         ({"positions": "rope", "chunk": 8, "trained": 8}, "chunk=8"),
         ({"positions": "rope", "scaling": rope.Scaling("yarn", 4.0)}, "scaling.original=0"),
+        ({"positions": "rope", "scaling": rope.Scaling("half", 4.0)}, "scaling.kind='half'"),
+        ({"positions": "rope", "scaling": rope.Scaling("ntk", 0.5)}, "scaling.factor=0.5"),
+        ({"shape": (8, 8, 1), "length": 63}, "length=63"),
+        ({"shape": (8, 8, 1), "vocab": 257}, "vocab=257"),
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"top_k": 257}, "top_k=257"),
+        ({"min_p": 1.5}, "min_p=1.5"),
+        ({"stop": 256}, "stop=256"),
         ({"positions": "rope", "width": 12, "heads": 4}, "odd"),
     ],
 )
@@ -535,9 +682,37 @@ def test_labels_that_are_missing_or_too_many_are_named():
     tokens, label = jnp.zeros((2, 8), jnp.int32), jnp.zeros(2, jnp.int32)
     plain, conditional = gpt.Config(length=8), gpt.Config(length=8, classes=3)
     with pytest.raises(ValueError, match="unconditional"):
-        gpt.log_prob(plain, perturbed(plain), tokens, label)
+        gpt.log_prob(plain, None, tokens, label)
     with pytest.raises(ValueError, match="classes=3.*label"):
-        gpt.log_prob(conditional, perturbed(conditional), tokens)
+        gpt.log_prob(conditional, None, tokens)
+    with pytest.raises(ValueError, match="classes=3"):
+        gpt.log_prob(conditional, None, tokens, label + 3)
+    with pytest.raises(ValueError, match=r"label has shape \(1,\)"):
+        gpt.log_prob(conditional, None, tokens, label[:1])
+    with pytest.raises(ValueError, match="classes=3.*label"):
+        gpt.decoding_step(conditional, None)
+
+
+def test_tokens_and_positions_that_a_lookup_would_clip_are_refused():
+    """Tokens outside the vocabulary, where they are known; positions past the length, compiled or not."""
+    cfg = gpt.Config(vocab=5, length=8)
+    whole, params = jnp.zeros((2, 8), jnp.int32), jax.eval_shape(lambda: perturbed(cfg))
+    for wrong in (whole + 5, whole - 1):
+        with pytest.raises(ValueError, match="vocab=5"):
+            gpt.logits(cfg, None, wrong)
+        with pytest.raises(ValueError, match="vocab=5"):
+            gpt.prefill(cfg, None, None, wrong, 2)
+    longer = jax.ShapeDtypeStruct((2, 9), jnp.int32)
+    with pytest.raises(ValueError, match="9 tokens, but length=8"):
+        jax.eval_shape(partial(gpt.log_prob, cfg), params, longer)
+    with pytest.raises(ValueError, match="9 tokens, but length=8"):
+        gpt.empty_cache(cfg, 2, 9)
+    with pytest.raises(ValueError, match="9 tokens, but length=8"):
+        jax.eval_shape(partial(gpt.prefill, cfg), params, gpt.empty_cache(cfg, 2), longer, 9)
+    with pytest.raises(ValueError, match="tokens has shape"):
+        gpt.logits(cfg, None, whole[0])
+    with pytest.raises(ValueError, match="segments has shape"):
+        gpt.logits(cfg, None, whole, None, whole[:, :4])
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from families import perturbed
 from test_text import TEXT, bpe  # noqa: F401
 
 from genmap_jax.data import text as texts
+from genmap_jax.interop.huggingface import from_huggingface, to_huggingface
 from genmap_jax.nn import rope
 from genmap_jax.samplers import decoding
 from genmap_jax.tractable import gpt
 from genmap_jax.tractable.completion import complete
-from genmap_jax.tractable.huggingface import from_huggingface, to_huggingface
 
 WHY = "compares with transformers on PyTorch: pip install genmap_jax[parity]"
 MODELS = {

@@ -6,18 +6,19 @@ import pytest
 
 from genmap_jax.approximate import diffusion, latent_diffusion, vae
 from genmap_jax.optim import Optim
+from genmap_jax.spaces import vectors
 
-AUTOENCODER = vae.Config(shape=(0,), latent=2, hidden=(16,), scale="global", importance_samples=1)
-PRIOR = diffusion.Config(shape=(0,), **diffusion.EDM, log_snr_max=9.0, log_snr_min=-9.0, width=16, blocks=1)
+AUTOENCODER = vae.Config(vectors(3), latent=2, hidden=(16,), scale="global", importance_samples=1)
+PRIOR = diffusion.Config(vectors(2), **diffusion.EDM, log_snr_max=9.0, log_snr_min=-9.0, width=16, blocks=1)
 
 
 def test_a_fresh_prior_gives_the_elbo():
     """F = 0 is the exact denoiser of N(0, I), so the bound is the ELBO: means within 4 s.e. and 0.02 nats."""
     n = 1000
-    cfg = latent_diffusion.Config(shape=(3,), autoencoder=AUTOENCODER, prior=PRIOR, bound_samples=16)
+    cfg = latent_diffusion.Config(vectors(3), autoencoder=AUTOENCODER, prior=PRIOR, bound_samples=16)
     algorithm = latent_diffusion.algorithm(cfg, batch_size=n)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
     batch = {"x": np.random.default_rng(0).standard_normal((n, 3)).astype(np.float32)}
+    state = jax.jit(algorithm.init)(jax.random.key(0), batch)
     ours = jax.jit(algorithm.log_prob)(state, batch, jax.random.key(1))
     outer, _ = latent_diffusion.parts(cfg)
     keys = jax.random.split(jax.random.key(2), n)
@@ -31,7 +32,7 @@ def test_a_fresh_prior_gives_the_elbo():
 def test_both_parts_learn():
     """Two distant clusters under a stiff VAE leave latents that are not normal: the bound gains over the ELBO."""
     cfg = latent_diffusion.Config(
-        shape=(2,),
+        vectors(2),
         autoencoder=AUTOENCODER,
         prior=PRIOR,
         optim=Optim(lr=5e-3),
@@ -39,9 +40,10 @@ def test_both_parts_learn():
         bound_samples=4,
     )
     algorithm = latent_diffusion.algorithm(cfg, batch_size=256)
-    state, step = jax.jit(algorithm.init)(jax.random.key(0)), jax.jit(algorithm.step, donate_argnums=0)
+    step = jax.jit(algorithm.step, donate_argnums=0)
     rng = np.random.default_rng(0)
     draw = lambda n: (3 * rng.choice([-1.0, 1.0], (n, 1)) + 0.1 * rng.standard_normal((n, 2))).astype(np.float32)  # noqa: E731
+    state = jax.jit(algorithm.init)(jax.random.key(0), {"x": draw(256)})
     for i in range(400):
         state, metrics = step(state, {"x": draw(256)}, jax.random.key(i))
     x = draw(512)
@@ -53,14 +55,11 @@ def test_both_parts_learn():
 
 
 def test_bad_parts_are_refused():
-    bad = latent_diffusion.Config(shape=(3,), autoencoder=AUTOENCODER, prior=diffusion.Config(shape=(0,), eta=2.0))
+    bad = latent_diffusion.Config(vectors(3), autoencoder=AUTOENCODER, prior=diffusion.Config(vectors(2), eta=2.0))
     with pytest.raises(ValueError, match="^eta="):
         latent_diffusion.algorithm(bad, batch_size=2)
-    bad = latent_diffusion.Config(shape=(3,), prior=diffusion.Config(shape=(0,), sampler="adaptive"))
-    with pytest.raises(ValueError, match="prior.sampler"):
-        latent_diffusion.algorithm(bad, batch_size=2)
-    bad = latent_diffusion.Config(shape=(3,), prior=diffusion.Config(shape=(0,), power_ema=(0.1,)))
+    bad = latent_diffusion.Config(vectors(3), prior=diffusion.Config(vectors(2), power_ema=(0.1,)))
     with pytest.raises(ValueError, match="prior.power_ema"):
         latent_diffusion.algorithm(bad, batch_size=2)
     with pytest.raises(ValueError, match="^bound_samples="):
-        latent_diffusion.algorithm(latent_diffusion.Config(shape=(3,), bound_samples=0), batch_size=2)
+        latent_diffusion.algorithm(latent_diffusion.Config(vectors(3), bound_samples=0), batch_size=2)

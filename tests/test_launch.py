@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [*sorted(ROOT.glob("launch/*.sh")), ROOT / "launch/slurm.sbatch", ROOT / ".ci/run"]
 
-GENMAP = ["-m", "genmap_jax.cli"]
+GENMAP = ["-m", "genmap_jax.commands.cli"]
 
 # Stands for the base Python and, copied into .venv/bin by its own `-m venv`, for the environment's. Logs its arguments.
 PYTHON = """\
@@ -101,7 +101,9 @@ def test_local_runs_the_map_an_experiment_or_genmap(checkout):
     assert checkout.run("local.sh", "--help") == [["python", *GENMAP, "--help"]]
     assert checkout.run("local.sh", "data", "x.py") == [["python", *GENMAP, "data", "x.py"]]
     workers = ["-n", "auto", "--dist", "loadfile"]
-    assert checkout.run("test.sh", "-k", "a b") == [["python", "-m", "pytest", *workers, "-k", "a b"]]
+    quick = ["-m", "not slow"]
+    assert checkout.run("test.sh", "-k", "a b") == [["python", "-m", "pytest", *workers, *quick, "-k", "a b"]]
+    assert checkout.run("test.sh", "--all", "-x") == [["python", "-m", "pytest", *workers, "-x"]]
 
 
 def test_installs_again_only_when_something_changed(checkout):

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from genmap_jax.evaluate import kernel, manifold, memorisation, quality
+from genmap_jax.evaluate import distance, memorisation, quality
 from genmap_jax.evaluate.diversity import inception_score, vendi_score
 from genmap_jax.evaluate.frechet import frechet_distance, merge, moments
 from genmap_jax.evaluate.kernel import cmmd, kernel_distance
 from genmap_jax.evaluate.manifold import expected_coverage, prdc
 from genmap_jax.evaluate.memorisation import authenticity, c_t, copied, nearest
-from genmap_jax.evaluate.path_length import lerp, perceptual_path_length, slerp
+from genmap_jax.evaluate.path_length import perceptual_path_length
 from genmap_jax.evaluate.resampling import bootstrap, null_floor
 from genmap_jax.evaluate.resize import clean_resize
+from genmap_jax.samplers.interpolation import lerp, slerp
 
 # ---- Fréchet distance ------------------------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ def test_blocks_and_roles_of_kernel_distances(monkeypatch):
     for statistic in (kernel_distance, cmmd, functools.partial(cmmd, unbiased=True)):
         whole, swapped = statistic(real=x, generated=y), statistic(real=y, generated=x)
         with monkeypatch.context() as patch:
-            patch.setattr(kernel, "ENTRIES", 170)  # blocks of three rows, the last of two
+            patch.setattr(distance, "ENTRIES", 170)  # blocks of three rows, the last of two
             blocked = statistic(real=x, generated=y)
         for other in (swapped, blocked):
             assert (other.value, other.stderr) == pytest.approx((whole.value, whole.stderr), rel=1e-9)
@@ -211,7 +212,7 @@ def test_prdc_equals_the_package_and_knows_its_roles(capsys, monkeypatch):
     swapped = prdc(real=y, generated=x, allow_unequal=True)
     np.testing.assert_array_equal(swapped.precision, ours.recall)
     np.testing.assert_array_equal(swapped.recall, ours.precision)
-    monkeypatch.setattr(manifold, "ENTRIES", 1000)  # blocks of three or four rows
+    monkeypatch.setattr(distance, "ENTRIES", 1000)  # blocks of three or four rows
     assert means(prdc(real=x, generated=y, allow_unequal=True)) == means(ours)
 
 
@@ -370,7 +371,7 @@ def test_authenticity_and_nearest_on_a_line(monkeypatch):
     # Spacings are 0, 0, 1, 1: a copy of a repeated example is none of its own, a step away from it is.
     expected = [False, True, False, False, False, True]
     assert authenticity(train=train, generated=generated).tolist() == expected
-    monkeypatch.setattr(memorisation, "ENTRIES", 9)  # blocks of two rows: the diagonal moves with them
+    monkeypatch.setattr(distance, "ENTRIES", 9)  # blocks of two rows: the diagonal moves with them
     assert authenticity(train=train, generated=generated).tolist() == expected
 
 

@@ -2,10 +2,10 @@
 
 import re
 import shutil
+from functools import partial
 
-import numpy as np
 import pytest
-from evaluated_runs import density, examples, interval, make_ablation, make_run, quality
+from evaluated_runs import density, interval, make_ablation, make_run, quality
 
 from genmap_jax.report.page import write_page
 
@@ -25,22 +25,22 @@ def path(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     bound, estimate, exact = density("lower_bound", 1.2), density("estimate", 1.1), density("exact", 1.7)
     approximate, tractable = {"continent": "approximate"}, {"continent": "tractable"}
-    x = examples("x", np.random.default_rng(0))["x"]
-    toy = {"energy": interval(0.012, 0.004, null=0.001, null_sd=0.002, better="null", n=(2000, 2000))}
+    toy = {"energy": interval(0.012, 0.004, null=0.001, null_sd=0.002, n=(2000, 2000))}
     flag = {"memorises": True, "memorises_why": "C_T z = -4.1"}
+    draw = partial(make_run, root, drawn=True)
     folders = [
-        make_run(root, "gan_digits", metrics=quality(1.3), train_seconds=60.0, **flag),
-        make_run(root, "vae_digits", likelihood=bound, metrics=quality(2.4), train_seconds=35.0, **approximate),
-        make_run(root, "vae_digits", seed=1, likelihood=bound, metrics=quality(2.5), train_seconds=36.0, **approximate),
-        make_run(root, "ebm_digits", likelihood=estimate, metrics=quality(1.9), train_seconds=9.0, **approximate),
-        make_run(root, "gpt_digits", likelihood=exact, metrics=quality(1.1), train_seconds=200.0, **tractable),
-        make_run(root, "flow_digits", likelihood=density("exact", 1.9), train_seconds=100.0, **tractable),
-        make_run(root, "gpt_pydoc", field="tokens", data="pydoc", likelihood=exact, **tractable),
-        make_run(root, "ebm_toy", field="x", data="toy", metrics=toy, frames=np.stack([2 * x, x]), **approximate),
+        draw("gan_digits", metrics=quality(1.3), train_seconds=60.0, **flag),
+        draw("vae_digits", likelihood=bound, metrics=quality(2.4), train_seconds=35.0, **approximate),
+        draw("vae_digits", seed=1, likelihood=bound, metrics=quality(2.5), train_seconds=36.0, **approximate),
+        draw("ebm_digits", likelihood=estimate, metrics=quality(1.9), train_seconds=9.0, **approximate),
+        draw("gpt_digits", likelihood=exact, metrics=quality(1.1), train_seconds=200.0, **tractable),
+        draw("flow_digits", likelihood=density("exact", 1.9), train_seconds=100.0, **tractable),
+        draw("gpt_pydoc", field="tokens", data="pydoc", likelihood=exact, **tractable),
+        draw("ebm_toy", field="x", data="toy", metrics=toy, **approximate),
         make_ablation(root, "vae_digits"),
         root / "not_finished",
     ]
-    return write_page(folders, root / "map.html")
+    return write_page(folders, root / "map.html", waiting=["still_to_come"])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,6 @@ def opened(browser, path):
     page.on("console", lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.goto(path.as_uri())
-    page.wait_for_load_state("networkidle")
     yield page, requests, troubles
     page.close()
 
@@ -157,10 +156,13 @@ def test_nothing_moves_until_asked(opened):
     button.focus()
     page.keyboard.press("Enter")
     assert picture.get_attribute("src").startswith("data:image/gif") and button.inner_text().startswith("Pause")
-    page.wait_for_timeout(100)
-    box = picture.bounding_box()
-    frames = {page.screenshot(clip=box) for _ in range(6) if page.wait_for_timeout(350) is None}
-    assert len(frames) > 1
+    picture.scroll_into_view_if_needed()
+    seen = {picture.screenshot()}
+    for _ in range(20):
+        if len(seen) == 1:
+            page.wait_for_timeout(100)
+            seen.add(picture.screenshot())
+    assert len(seen) > 1
     button.click()
     assert picture.get_attribute("src") == still and button.inner_text().startswith("Play")
 
@@ -200,11 +202,10 @@ def test_places_of_the_map_lead_to_their_families(opened):
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
-def test_only_the_tables_scroll_sideways(browser, path, width):
-    page = browser.new_page(viewport={"width": width, "height": 780})
-    page.goto(path.as_uri())
-    for details in page.locator("details").all():
-        details.evaluate("e => e.open = true")
+def test_only_the_tables_scroll_sideways(opened, width):
+    page, _, _ = opened
+    page.set_viewport_size({"width": width, "height": 780})
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     table = page.locator("#numbers .scroll")
     wider, clipped = table.evaluate("e => [e.scrollWidth > e.clientWidth, getComputedStyle(e).overflowX]")
@@ -212,7 +213,6 @@ def test_only_the_tables_scroll_sideways(browser, path, width):
     assert table.get_attribute("tabindex") == "0"  # or the keyboard could not scroll it
     assert page.locator(".map .phone").is_visible() == (width < 700)
     assert page.locator(".map .wide").is_visible() == (width >= 700)
-    page.close()
 
 
 def test_without_scripts_it_is_all_there(browser, path):

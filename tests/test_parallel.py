@@ -14,7 +14,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from genmap_jax import parallel
-from genmap_jax.train import keyed_by_step
+from genmap_jax.keys import example_keys
+from genmap_jax.run.loop import keyed_by_step
 
 STEPS = 2
 LAYOUTS = [("mesh", 1, False), ("pmap", 8, False), ("mesh", 8, False), ("mesh", 8, True)]
@@ -23,7 +24,7 @@ LAYOUTS = [("mesh", 1, False), ("pmap", 8, False), ("mesh", 8, False), ("mesh", 
 def train(case: families.Case, kind: str, devices: int, fsdp: bool):
     place = parallel.placement(kind, devices, families.BATCH, fsdp)
     algorithm = keyed_by_step(case.build(place.axis_name, optim=families.SGD))
-    state = place.init(algorithm, jax.random.key(0))
+    state = place.init(algorithm, jax.random.key(0), place.put(case.batch()))
     step = place.compile(algorithm, state)
     rows = []
     for i in range(STEPS):
@@ -55,7 +56,7 @@ def test_fsdp_shards_and_pmap_replicates(monkeypatch):
     case = families.FAMILIES["gpt"]
     for kind, fsdp, sharded in [("mesh", True, True), ("mesh", False, False), ("pmap", False, False)]:
         place = parallel.placement(kind, 8, families.BATCH, fsdp)
-        state = place.init(case.build(place.axis_name), jax.random.key(0))
+        state = place.init(case.build(place.axis_name), jax.random.key(0), place.put(case.batch()))
         assert any(x.sharding.spec != P() for x in jax.tree.leaves(state.params)) == sharded
 
 
@@ -65,7 +66,7 @@ def test_data_parallel_step_gathers_nothing(family):
     case = families.FAMILIES[family]
     place = parallel.placement("mesh", 8, families.BATCH)
     algorithm = keyed_by_step(case.build())
-    state = place.init(algorithm, jax.random.key(0))
+    state = place.init(algorithm, jax.random.key(0), place.put(case.batch()))
     compiled = place.compile(algorithm, state).lower(state, place.put(case.batch()), jax.random.key(1)).compile()
     text = compiled.as_text()
     assert "all-reduce" in text
@@ -76,10 +77,10 @@ def test_data_parallel_step_gathers_nothing(family):
 def test_example_keys_do_not_depend_on_the_split():
     """Eight devices of two draw what one device of sixteen draws, and no two examples draw the same."""
     key = jax.random.key(3)
-    whole = jax.random.key_data(parallel.example_keys(key, 16))
-    split = jax.pmap(
-        lambda k, _: jax.random.key_data(parallel.example_keys(k, 2, "data")), axis_name="data", in_axes=(None, 0)
-    )(key, jnp.arange(8))
+    whole = jax.random.key_data(example_keys(key, 16))
+    split = jax.pmap(lambda k, _: jax.random.key_data(example_keys(k, 2, "data")), axis_name="data", in_axes=(None, 0))(
+        key, jnp.arange(8)
+    )
     np.testing.assert_array_equal(split.reshape(16, -1), whole)
     assert len(np.unique(whole, axis=0)) == 16
 
@@ -107,17 +108,17 @@ if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, rank, initialization_timeout=60)
 import families, numpy as np
 from genmap_jax import parallel
-from genmap_jax.train import keyed_by_step
+from genmap_jax.run.loop import keyed_by_step
 out = {}
 for name in ("vae", "ebm", "gan"):
     case = families.FAMILIES[name]
     place = parallel.placement(kind, None, families.BATCH)
     algorithm = keyed_by_step(case.build(place.axis_name, optim=families.SGD))
-    state = place.init(algorithm, jax.random.key(0))
+    part = lambda i: place.put({k: np.array_split(v, processes)[rank] for k, v in case.batch(i).items()})
+    state = place.init(algorithm, jax.random.key(0), part(0))
     step = place.compile(algorithm, state)
     for i in range(2):
-        part = {k: np.array_split(v, processes)[rank] for k, v in case.batch(i).items()}
-        state, metrics = step(state, place.put(part), jax.random.key(1))
+        state, metrics = step(state, part(i), jax.random.key(1))
     size = jax.jit(lambda s: sum((x.astype("float32") ** 2).sum() for x in jax.tree.leaves(s)))(state)
     out[name] = {**{k: float(v) for k, v in jax.device_get(metrics).items()}, "state": float(size)}
 if rank == 0:

@@ -63,7 +63,7 @@ def test_equalised_steps_are_the_same_share_of_every_layer():
     shares = []
     for fan_in in (4, 1024):
         fresh = nn.Dense(8, use_bias=False).init(KEY, jnp.ones((1, fan_in)))["params"]
-        held = reparametrise.unequal(fresh)
+        held = reparametrise.unequalise(fresh)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), reparametrise.equalise(held), fresh)
         tx = optax.adam(0.01)
         gradient = jax.grad(lambda p: (reparametrise.equalise(p)["kernel"] * 1.7).sum())(held)

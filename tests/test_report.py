@@ -4,18 +4,24 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pyarrow.parquet
 import pytest
-from evaluated_runs import density, examples, interval, make_ablation, make_run, quality
+from evaluated_runs import SPACES, density, interval, make_ablation, make_run, quality
 from PIL import Image
 
 from genmap_jax.report import map_picture, page, pictures
+from genmap_jax.report.comparison import bodies, likelihood_cell
 from genmap_jax.report.findings import findings, headline
-from genmap_jax.report.rows import KINDS, Number, digits, read
-from genmap_jax.report.tables import COLUMNS
+from genmap_jax.report.map_layout import PLACE, Box, layout
+from genmap_jax.report.numbers import Quantity, digits, plus_minus
+from genmap_jax.report.rows import read
+from genmap_jax.report.tables import COLUMNS, long_rows
+from genmap_jax.spaces import images, vectors
 
 VAE = dict(system="VAE", continent="approximate", objective="ELBO")
 EBM = dict(system="EBM", continent="approximate", objective="contrastive divergence")
@@ -23,13 +29,14 @@ GPT = dict(system="GPT", continent="tractable", objective="exact likelihood")
 FLOW = dict(system="Flow", continent="tractable", objective="exact likelihood")
 
 
-def four_families(root):
+def four_families(root, drawn=False):
     """One of each kind, the bound and the estimate with fewer bits than the exact number."""
+    bound, exact, estimate = density("lower_bound", 1.2), density("exact", 1.7), density("estimate", 1.1)
     return [
-        make_run(root, "gan_digits", metrics=quality(1.3)),
-        make_run(root, "vae_digits", likelihood=density("lower_bound", 1.2), metrics=quality(2.4), **VAE),
-        make_run(root, "gpt_digits", likelihood=density("exact", 1.7), metrics=quality(1.1), **GPT),
-        make_run(root, "ebm_digits", likelihood=density("estimate", 1.1), metrics=quality(1.9), **EBM),
+        make_run(root, "gan_digits", metrics=quality(1.3), drawn=drawn),
+        make_run(root, "vae_digits", likelihood=bound, metrics=quality(2.4), drawn=drawn, **VAE),
+        make_run(root, "gpt_digits", likelihood=exact, metrics=quality(1.1), drawn=drawn, **GPT),
+        make_run(root, "ebm_digits", likelihood=estimate, metrics=quality(1.9), drawn=drawn, **EBM),
     ]
 
 
@@ -43,12 +50,11 @@ def said(folders, topic=""):
 def whole(tmp_path_factory):
     """(page text, its path, folders) of four families, seeds, text, points, an ablation and an unfinished run."""
     root = tmp_path_factory.mktemp("runs")
-    x = examples("x", np.random.default_rng(0))["x"]
-    toy = {"energy": interval(0.012, 0.004, null=0.001, null_sd=0.002, better="null", n=(2000, 2000))}
-    folders = four_families(root) + [
+    toy = {"energy": interval(0.012, 0.004, null=0.001, null_sd=0.002, n=(2000, 2000))}
+    folders = four_families(root, drawn=True) + [
         make_run(root, "vae_digits", seed=1, likelihood=density("lower_bound", 1.3), metrics=quality(2.6), **VAE),
-        make_run(root, "gpt_pydoc", field="tokens", data="pydoc", likelihood=density("exact", 2.2), **GPT),
-        make_run(root, "ebm_toy", field="x", data="toy/moons", metrics=toy, frames=np.stack([x * 2, x]), **EBM),
+        make_run(root, "gpt_pydoc", field="tokens", data="pydoc", likelihood=density("exact", 2.2), drawn=True, **GPT),
+        make_run(root, "ebm_toy", field="x", data="toy/moons", metrics=toy, drawn=True, **EBM),
         make_ablation(root, "vae_digits"),
         root / "score_digits_0",
     ]
@@ -63,7 +69,7 @@ def whole(tmp_path_factory):
 def test_a_gan_has_no_likelihood(whole):
     text, path, folders = whole
     gan = next(g for g in read(folders).groups if g.label == "GAN")
-    assert page.likelihood_cell(gan).text == "none"
+    assert likelihood_cell(gan).text == "none"
     assert "no density" in map_picture.describe([gan])
     with path.with_name("numbers.csv").open() as file:
         quantities = {row["quantity"] for row in csv.DictReader(file) if row["system"] == "GAN"}
@@ -72,7 +78,7 @@ def test_a_gan_has_no_likelihood(whole):
 
 def test_sorting_never_puts_a_bound_or_an_estimate_among_exact_numbers(tmp_path):
     groups = read(four_families(tmp_path)).groups
-    cells = {g.label: page.likelihood_cell(g) for g in groups}
+    cells = {g.label: likelihood_cell(g) for g in groups}
     order = sorted(cells, key=lambda label: (cells[label].rank, cells[label].value or math.inf))
     assert order == ["GPT", "VAE", "EBM", "GAN"]  # by bits alone EBM would be first, and VAE before GPT
     assert len({cell.rank for cell in cells.values()}) == 4
@@ -99,7 +105,7 @@ def test_an_upper_bound_on_log_p_is_never_best(tmp_path):
 def test_the_other_bound_stands_beside_an_estimate(tmp_path):
     likelihood = density("estimate", 1.9, upper=density("upper_bound", 1.8))
     report = read([make_run(tmp_path, "ebm_digits", likelihood=likelihood, **EBM)])
-    cell = page.likelihood_cell(report.groups[0])
+    cell = likelihood_cell(report.groups[0])
     assert cell.text == "≈ 1.900 bits/dim" and "other bound ≥ 1.800 bits/dim" in cell.notes
     assert any("upper bound" in name and "≥ 1.800" in value for name, value, *_ in page.numbers(report.groups[0]))
 
@@ -213,7 +219,7 @@ def test_other_extractors_and_sizes_are_not_compared(tmp_path):
     folders = two(tmp_path, {"metrics": quality(1.1)}, {"metrics": quality(2.4), "extractor": other})
     assert "nearest" not in said(folders, "Best samples")
     assert "different extractors" in said(folders, "Not comparable")
-    assert len(page.bodies(read(folders))) == 2
+    assert len(bodies(read(folders).groups)) == 2
     small = {name: m | {"n": [50, 50]} for name, m in quality(2.4).items()}
     assert "nearest" not in said(two(tmp_path / "2", {"metrics": quality(1.1)}, {"metrics": small}), "Best samples")
 
@@ -233,11 +239,10 @@ def test_one_run_is_described_and_not_compared(tmp_path):
     assert findings(read([poor]).groups) == []
 
 
-def test_nearer_to_the_null_is_better():
-    a, b = (Number(v, v - 1, v + 1, null=60.0, better="null") for v in (58.0, 70.0))
-    assert a.score == (2.0, 1.0, 3.0) and b.score == (10.0, 9.0, 11.0)
-    inside = Number(60.5, 59.0, 62.0, null=60.0, better="null")
-    assert inside.score == (0.5, 0.0, 2.0)
+def test_scores_are_costs_and_need_an_interval_and_a_direction():
+    assert Quantity(2.0, 1.0, 3.0).score == (2.0, 1.0, 3.0)
+    assert Quantity(2.0, 1.0, 3.0, better="higher").score == (-2.0, -3.0, -1.0)
+    assert Quantity(2.0).score is None and Quantity(58.0, 57.0, 59.0, null=60.0, better="null").score is None
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -278,14 +283,14 @@ def test_one_seed_given_twice_is_an_error(tmp_path):
 
 
 def test_digits_follow_the_interval():
-    assert Number(1.8703, 1.838, 1.902, unit="bits/dim", kind="lower_bound").text == "≤ 1.870 bits/dim"
+    assert Quantity(1.8703, 1.838, 1.902, unit="bits/dim", kind="lower_bound").text == "≤ 1.870 bits/dim"
     assert digits(13764.3, 150.0) == "13,764" and digits(-0.5, 0.02) == "−0.500" and digits(0.0) == "0.00"
     assert digits(34.6487) == "34.6"
 
 
 def test_a_multiple_needs_a_null_that_is_not_zero():
-    assert Number(1.2, 1.0, 1.4, null=0.9, null_sd=0.1).floor == "1.33 × floor"
-    assert Number(0.02, 0.01, 0.03, null=0.001, null_sd=0.004).multiple is None
+    assert Quantity(1.2, 1.0, 1.4, null=0.9, null_sd=0.1).floor == "1.33 × floor"
+    assert Quantity(0.02, 0.01, 0.03, null=0.001, null_sd=0.004).multiple is None
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -321,14 +326,14 @@ def test_csv_and_parquet_hold_every_number(whole):
             assert (row["value"], row["kind"]) == (card["likelihood"]["value"], card["likelihood"]["kind"])
         for name in ("parameters", "train_seconds", "samples_per_second", "evaluations"):
             assert found[*key, name]["value"] == card[name]
-    assert found["vae_digits:latent_2", 1, "bits_per_dim"]["value"] == 2.297
-    assert found["vae_digits:latent_2", 1, "bits_per_dim"]["kind"] == "lower_bound"
+    assert found["vae_digits:latent_2", 1, "likelihood"]["value"] == 2.297
+    assert found["vae_digits:latent_2", 1, "likelihood"]["kind"] == "lower_bound"
 
 
 def test_the_page_refers_to_nothing_outside(whole):
     text, path, _ = whole
-    for source in (text, path.with_name("map.svg").read_text(), path.with_name("map_phone.svg").read_text()):
-        without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", source)
+    for source in (text, path.with_name("map.svg").read_text()):
+        without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", source.replace("https://arxiv.org/abs/1406.2661", ""))
         assert not re.search(r"https?:|//\w+\.\w", re.sub(r"base64,[^\"]*", "", without_names))
     assert "default-src 'none'" in text
     assert len(text.encode()) < 3_000_000
@@ -349,6 +354,58 @@ def test_unfinished_runs_are_named_and_ablations_shown(whole):
     assert "Not finished" in text and "score_digits_0" in text
     assert "python experiments/vae_digits.py --ablation all --seeds 3" in text
     assert "2.3027 ± 0.0038" in text and "+0.4340 ± 0.0015" in text
+    assert "model.latent=2" in text and "0.0021" in text  # what a variant changes, and what real data scores
+
+
+def test_an_ablation_says_where_a_number_is_missing(tmp_path):
+    folder = make_ablation(tmp_path, "vae_digits")
+    said = json.loads((folder / "ablation.json").read_text())
+    said["table"]["latent_2"] = {"likelihood": [math.nan, 2.297, 2.310], "energy": [math.nan] * 3}
+    (folder / "ablation.json").write_text(json.dumps(said))
+    report = read([folder])
+    rows = {name: cells for name, _, cells in report.ablations[0].rows}
+    assert rows["latent_2"] == ["none for 1 of 3 seeds", "", "none", ""]
+    assert rows["beta_4"][1].startswith("+0.09333 ±") and rows["real data"] == ["", "", "0.0021", ""]
+    assert sum(row["experiment"] == "vae_digits:latent_2" for row in long_rows(report)) == 2
+
+
+def test_a_growing_page_names_what_is_to_come_and_draws_nothing_beside_it(whole, tmp_path):
+    run = make_run(tmp_path, "gan_digits")
+    (tmp_path / "vae_digits").mkdir()
+    path = tmp_path / "page" / "map.html"
+    page.write_page([run, tmp_path / "vae_digits"], path, waiting=["vae_digits", "gpt_digits"], remaining_seconds=340)
+    text = path.read_text()
+    assert "To come: vae_digits, gpt_digits, in about 6 minutes." in text
+    assert "Not finished" not in text and "numbers.csv" not in text and 'id="run-1-gan-digits"' in text
+    assert list(path.parent.iterdir()) == [path]
+    text, path, _ = whole
+    beside = {file.name for file in path.parent.iterdir()}
+    assert beside == {"map.html", "map.svg", "map.png", "numbers.csv", "numbers.parquet"}
+    assert "To come" not in text and all(f'href="{name}"' in text for name in beside - {"map.html"})
+
+
+def test_a_page_before_the_first_run(tmp_path):
+    text = page.write_page([], tmp_path / "map.html", waiting=["gan_digits"]).read_text()
+    assert "Nothing has been measured yet." in text and "To come: gan_digits. Load" in text
+
+
+@pytest.mark.parametrize("damage", [{"continent": "hybrid"}, {"citation": None}])
+def test_a_card_without_its_family_is_refused(tmp_path, damage):
+    run = make_run(tmp_path, "gan_digits", **damage)
+    path = run / "evaluation" / "card.json"
+    card = {key: value for key, value in json.loads(path.read_text()).items() if value is not None or key != "citation"}
+    path.write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="card.json has (no citation|the continent 'hybrid'); measure the run again"):
+        read([run])
+
+
+def test_reading_needs_neither_jax_nor_what_runs_and_measures():
+    code = (
+        "import sys, genmap_jax.report.page, genmap_jax.report.pictures; "
+        "print([m for m in sys.modules if m == 'jax' or m.startswith('genmap_jax.') and '.report' not in m])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "['genmap_jax.files']"
 
 
 def test_a_page_of_unfinished_runs_only(tmp_path):
@@ -360,14 +417,15 @@ def test_a_page_of_unfinished_runs_only(tmp_path):
 def test_hostile_text_stays_text(tmp_path):
     evil = '<script>alert("x")</script><img src=x onerror=alert(1)>$\\frac'
     run = make_run(tmp_path, "gpt_x", field="tokens", name=evil, system=evil, objective=evil, data=evil,
-                   memorises=True, memorises_why=evil, command=evil, continent=evil)  # fmt: skip
+                   memorises=True, memorises_why=evil, command=evil, citation=evil, drawn=True)  # fmt: skip
     (run / "evaluation" / "samples.txt").write_text("</pre>" + evil)
     broken = tmp_path / "<script>alert(2)<"
     broken.mkdir()
-    text = page.write_page([run, broken], tmp_path / "map.html").read_text()
+    text = page.write_page([run, broken], tmp_path / "map.html", waiting=[evil]).read_text()
     assert text.count("<script") == 1 and "onerror=alert(1)>" not in text and "<img src=x" not in text
     assert "&lt;script&gt;" in text
-    ElementTree.parse(tmp_path / "map.svg")
+    pictures = re.findall("<svg.*?</svg>", text, re.DOTALL)
+    assert len(pictures) == 3 and all(ElementTree.fromstring(picture) is not None for picture in pictures)
 
 
 def test_both_schemes_have_enough_contrast():
@@ -403,7 +461,7 @@ def test_the_map_has_every_family_and_no_other(whole):
     root = ElementTree.fromstring(text)
     words = {child.tag.split("}")[1]: child.text for child in root if child.tag.endswith(("title", "desc"))}
     assert words["title"] == "The measured map of generative models"
-    for part in ("Explicit, tractable density: GPT", "VAE, ELBO · digits, ≤ 1.2", "Implicit density: GAN"):
+    for part in ("Tractable density: GPT", "VAE, ELBO · digits, ≤ 1.2", "Implicit density: GAN"):
         assert part in words["desc"]
     assert "Score" not in words["desc"]
     with Image.open(path.with_name("map.png")) as picture:
@@ -413,12 +471,10 @@ def test_the_map_has_every_family_and_no_other(whole):
 @pytest.mark.parametrize("portrait", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 5, 13])
 def test_places_keep_apart_and_inside(tmp_path, count, portrait):
-    lands = ("tractable", "approximate", "implicit", "hybrid")
-    folders = [
-        make_run(tmp_path, f"family{i}_digits", continent=lands[i % 4], frames=np.zeros((2, 5, 2)))
-        for i in range(count)
-    ]
-    regions, width, height = map_picture._layout(read(folders).groups, portrait)
+    lands = ("tractable", "approximate", "implicit")
+    folders = [make_run(tmp_path, f"family{i}_digits", continent=lands[i % 3]) for i in range(count)]
+    plan = layout(read(folders).groups, portrait)
+    regions, width, height = plan.regions, plan.width, plan.height
     boxes = [box for region in regions for box in (region.label, *region.places)]
     assert len(boxes) == count + len(regions)
     for i, a in enumerate(boxes):
@@ -430,10 +486,10 @@ def test_places_keep_apart_and_inside(tmp_path, count, portrait):
 def test_texts_of_the_map_stay_in_their_room(tmp_path):
     long = "A generative model with an exceptionally long name that goes on"
     groups = read([make_run(tmp_path, "long_digits", system=long, objective=long, data="a/long/data_set")]).groups
-    figure = map_picture._draw(groups, portrait=False)
+    plan = layout(groups, portrait=False)
+    figure = map_picture.draw(groups, plan)
     figure.canvas.draw()
-    regions, _, _ = map_picture._layout(groups, False)
-    place = regions[0].places[0]
+    place = plan.regions[0].places[0]
     to_units = figure.axes[0].transData.inverted()
     for text in figure.axes[0].texts:
         box = text.get_window_extent()
@@ -445,7 +501,7 @@ def test_texts_of_the_map_stay_in_their_room(tmp_path):
 
 def test_coasts_hold_their_places():
     """A land is where its distance is below zero; no corner of a place may be in the water."""
-    box = map_picture._Box(100, 100, *map_picture.PLACE)
+    box = Box(100, 100, *PLACE)
     x, y = np.meshgrid(np.arange(0, 2000, 4.0), np.arange(0, 1500, 4.0))
     roughest = map_picture._roughness(x, y).max()
     corners = np.array([(box.x, box.y), (box.x + box.width, box.y + box.height)])
@@ -454,8 +510,8 @@ def test_coasts_hold_their_places():
 
 @pytest.mark.parametrize("count", [1, 8, 200])
 def test_an_animation_lasts_four_seconds_and_ends_on_its_last_frame(tmp_path, count):
-    images = np.random.default_rng(0).integers(0, 17, (count, 20, 8, 8, 1)).astype(np.uint8)
-    path = pictures.animation(images, tmp_path / "sampler.gif", 17)
+    frames = np.random.default_rng(0).integers(0, 17, (count, 20, 8, 8, 1)).astype(np.uint8)
+    path = pictures.animation(frames, tmp_path / "sampler.gif", images(8, 8, 1, levels=17))
     with Image.open(path) as picture:
         assert picture.n_frames == min(count, 40)
         times = []
@@ -463,26 +519,31 @@ def test_an_animation_lasts_four_seconds_and_ends_on_its_last_frame(tmp_path, co
             picture.seek(i)
             times.append(picture.info.get("duration"))
         last = np.asarray(picture.convert("L"))
-    expected = np.asarray(pictures.image_grid(images[-1][:16], 17))
+    expected = np.asarray(pictures.image_grid(frames[-1][:16], 17))
     assert np.abs(last.astype(int) - expected).max() <= 1
     if count > 1:
         assert times[-1] == 1500 and 3500 <= sum(times) <= 4500
 
 
-def test_animations_of_points_and_text(tmp_path):
-    points = np.random.default_rng(0).normal(size=(5, 100, 2)).astype(np.float32)
-    points[0, 0] = np.nan
-    letters = np.frombuffer(b"def f(x):\n    return x ** 2   # a function", np.uint8).astype(np.int32)
-    text = np.stack([np.where(np.arange(len(letters)) < k, letters, 0)[None] for k in (0, 20, len(letters))])
-    for frames in (points, text):
-        with Image.open(pictures.animation(frames, tmp_path / "a.gif")) as picture:
-            assert picture.n_frames == len(frames)
-            first = np.asarray(picture.convert("L"))
-            picture.seek(len(frames) - 1)
-            assert (np.asarray(picture.convert("L")) != first).any()
-    with pytest.raises(ValueError, match=r"an animation of shape \(3, 4\)"):
-        pictures.animation(np.zeros((3, 4)), tmp_path / "b.gif")
+def test_animations_of_points_and_of_nothing_else(tmp_path):
+    frames = np.random.default_rng(0).normal(size=(5, 100, 2)).astype(np.float32)
+    frames[0, 0] = np.nan
+    with Image.open(pictures.animation(frames, tmp_path / "a.gif", vectors(2))) as picture:
+        assert picture.n_frames == len(frames)
+        first = np.asarray(picture.convert("L"))
+        picture.seek(len(frames) - 1)
+        assert (np.asarray(picture.convert("L")) != first).any()
+    with pytest.raises(ValueError, match=r"frames of shape \(5, 100, 2\): expected \[T, n, \*\(3,\)\]"):
+        pictures.animation(frames, tmp_path / "b.gif", vectors(3))
 
 
-def test_every_kind_has_a_sign_and_a_place():
-    assert set(page.KIND_WORDS) == set(KINDS)
+def test_text_needs_its_decoder(tmp_path):
+    batch = {"tokens": np.zeros((2, 6), np.int32)}
+    with pytest.raises(ValueError, match="decode=None"):
+        pictures.save(batch, tmp_path / "samples", SPACES["tokens"])
+
+
+def test_plus_minus_has_two_digits_of_the_error():
+    assert plus_minus([1.870, 1.861, 1.875]) == "1.8687 ± 0.0041" and plus_minus([0.5]) == "0.5000"
+    assert plus_minus([-1.0, -3.0], sign="+") == "−2.0 ± 1.0" and plus_minus([2.0, 2.0], sign="+") == "+2.0000 ± 0.0000"
+    assert "nan" in plus_minus([1.0, math.nan])

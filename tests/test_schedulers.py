@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from test_denoising import keys_of
 
-from genmap_jax.samplers import denoising, predictions
-from genmap_jax.samplers.log_snr import fixed
+from genmap_jax.keys import fold, normal
+from genmap_jax.processes import predictions
+from genmap_jax.processes.log_snr import fixed
+from genmap_jax.samplers import denoising
 
 torch = pytest.importorskip("torch", reason="the references run on it; in the extra parity")
 diffusers = pytest.importorskip("diffusers", reason="the references; in the extra parity")
@@ -65,7 +67,7 @@ def stochastic(make, z, states, scale, noises):
     y = jnp.asarray(z / scale[0])
     for i, (state, noise) in enumerate(zip(states, noises, strict=True)):
         (one, _), (two, _) = (step(i, (y, y)) for step in run)
-        n_one, n_two = (denoising.normal(k, i + 1, SHAPE[1:]) for k in keys)
+        n_one, n_two = (normal(fold(k, i + 1), SHAPE[1:]) for k in keys)
         ours = one + (one - two) / (n_one - n_two) * (noise.numpy() - n_one)
         np.testing.assert_allclose(ours * scale[i + 1], state, atol=1e-6, rtol=1e-6, err_msg=f"step {i}")
         y = jnp.asarray(state / scale[i + 1])

@@ -3,6 +3,7 @@
 The yardstick is an isotropic Gaussian mixture: noised by a linear SDE it stays one: density and score are exact.
 """
 
+import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -12,24 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genmap_jax import parallel
 from genmap_jax.implicit import score as family
+from genmap_jax.keys import example_keys
 from genmap_jax.nn.unet import UNet
 from genmap_jax.objectives import denoising_score_matching as dsm
 from genmap_jax.optim import Optim
-from genmap_jax.samplers import ode
-from genmap_jax.samplers.sde import (
-    VE,
-    VP,
-    SubVP,
-    as_denoiser,
-    log_nsr,
-    predictor_corrector,
-    prior_sample,
-    score_from_eps,
-    tweedie,
-)
+from genmap_jax.processes.sde import VE, VP, SubVP, as_denoiser, log_snr, scale, schedule, score_from_eps, tweedie
+from genmap_jax.samplers import denoising, ode
+from genmap_jax.samplers.predictor_corrector import predictor_corrector, prior_sample
+from genmap_jax.spaces import Space, images, vectors
 
+NAMES = {VP: "vp", SubVP: "subvp", VE: "ve"}
 SDES = pytest.mark.parametrize("sde", [VP(), SubVP(), VE()], ids=["vp", "subvp", "ve"])
 
 
@@ -71,7 +65,7 @@ LINE = Mixture(np.array([0.3, 0.7]), np.array([[-1.0], [0.8]]), 0.3)
 
 
 def keys_of(seed, n):
-    return parallel.example_keys(jax.random.key(seed), n)
+    return example_keys(jax.random.key(seed), n)
 
 
 # ---- SDEs ------------------------------------------------------------------------------------------------------------
@@ -106,11 +100,25 @@ def test_marginal_by_simulation(sde):
 
 
 @SDES
-def test_time_inverts_log_nsr_whose_rate_is_g2_over_std2(sde, x64):
+def test_time_inverts_log_snr_whose_rate_is_g2_over_std2(sde, x64):
     t = jnp.array([1e-5, 1e-3, 0.1, 0.5, 1.0])
-    level, rate = jax.jvp(lambda t: log_nsr(sde, t), (t,), (jnp.ones_like(t),))
-    np.testing.assert_allclose(sde.time(level), t, rtol=1e-9)
-    np.testing.assert_allclose(rate, (sde.diffusion(t) / sde.marginal(t)[1]) ** 2, rtol=1e-8)
+    value, rate = jax.jvp(lambda t: log_snr(sde, t), (t,), (jnp.ones_like(t),))
+    np.testing.assert_allclose(sde.time(value), t, rtol=1e-9)
+    np.testing.assert_allclose(-rate, (sde.diffusion(t) / sde.marginal(t)[1]) ** 2, rtol=1e-8)
+
+
+@SDES
+def test_schedule_is_the_sde_in_the_common_description(sde, x64):
+    """At even times from t_sample to T: log SNR and its rate are the SDE's (1e-7); sigma times alpha is std (1e-6)."""
+    t = jnp.linspace(0.0, 1.0, 7)
+    times = sde.t_sample + (sde.T - sde.t_sample) * t
+    ours = schedule(sde, sde.t_sample)
+    np.testing.assert_allclose(ours.log_snr(t), log_snr(sde, times), rtol=1e-7, atol=1e-7)
+    rate = (sde.T - sde.t_sample) * (sde.diffusion(times) / sde.marginal(times)[1]) ** 2
+    np.testing.assert_allclose(ours.rate(t), rate, rtol=1e-7)
+    for sigma, alpha, std in zip(ours.sigma(t), *sde.marginal(times), strict=True):
+        np.testing.assert_allclose(scale(sde, float(sigma)), alpha, rtol=1e-6)
+        np.testing.assert_allclose(sigma * alpha, std, rtol=1e-6)
 
 
 # ---- adapters --------------------------------------------------------------------------------------------------------
@@ -128,7 +136,7 @@ def test_tweedie_and_denoiser_are_the_posterior_mean(sde, x64):
     truth = (posterior[:, :, None] * (FOUR.means + shrink * (x[:, None] - FOUR.means))).sum(1)
 
     np.testing.assert_allclose(as_denoiser(sde, FOUR.score(sde))(x, sigma), truth, atol=1e-6)
-    t = sde.time(2 * jnp.log(sigma))
+    t = sde.time(-2 * jnp.log(sigma))
     alpha = sde.marginal(t)[0][:, None]
     np.testing.assert_allclose(tweedie(sde, FOUR.score(sde))(alpha * x, t), truth, atol=1e-6)
 
@@ -182,12 +190,20 @@ def test_dopri5_admits_defeat():
 # ---- likelihood ------------------------------------------------------------------------------------------------------
 
 
+def log_density(sde, score, x, keys=None, **options):
+    """What the family does with its score: log p(x) at time t_min, in nats."""
+    config = family.Config(vectors(x.shape[1]), **{"sde": NAMES[type(sde)], "sigma_max": 50.0, "tol": 1e-5, **options})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(family, "score", lambda cfg, params, x, t: score(x, t))
+        return jax.jit(lambda x: family.log_density(config, None, x, keys))(x)
+
+
 @SDES
 def test_likelihood_of_a_mixture(sde, x64):
-    """Exact score of 8 Gaussians: mean |log p_ODE - log p_eps| <= 1e-3 nats (what is left of it is the prior's)."""
+    """Exact score of 8 Gaussians: mean |log p_ODE - log p_t_min| <= 1e-3 nats (what is left of it is the prior's)."""
     x = jnp.asarray(EIGHT.sample(np.random.default_rng(0), 128))
-    truth = jax.vmap(lambda x: EIGHT.log_prob(sde, x, sde.eps))(x)
-    nats, stderr = jax.jit(lambda x: ode.log_prob(sde, EIGHT.score(sde), x))(x)
+    truth = jax.vmap(lambda x: EIGHT.log_prob(sde, x, sde.t_min))(x)
+    nats, stderr = log_density(sde, EIGHT.score(sde), x, divergence="exact", spacing=0.25)
     assert stderr is None
     assert jnp.abs(nats - truth).mean() <= 1e-3
 
@@ -196,8 +212,8 @@ def test_likelihood_of_a_mixture_in_float32():
     """The same at the precision models run in: 2e-3 nats."""
     sde = VP()
     x = jnp.asarray(EIGHT.sample(np.random.default_rng(0), 128), jnp.float32)
-    truth = jax.vmap(lambda x: EIGHT.log_prob(sde, x, sde.eps))(x)
-    nats, _ = jax.jit(lambda x: ode.log_prob(sde, EIGHT.score(sde), x))(x)
+    truth = jax.vmap(lambda x: EIGHT.log_prob(sde, x, sde.t_min))(x)
+    nats, _ = log_density(sde, EIGHT.score(sde), x, divergence="exact", spacing=0.25)
     assert jnp.abs(nats - truth).mean() <= 2e-3
 
 
@@ -207,13 +223,10 @@ def test_hutchinson_is_an_unbiased_mean_over_probes():
     mixture = Mixture(np.full(5, 0.2), rng.standard_normal((5, 8)), 0.5)
     x = jnp.asarray(np.repeat(mixture.sample(rng, 1), 256, axis=0), jnp.float32)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def run(probes, x):
-        return ode.log_prob(sde, mixture.score(sde), x, keys_of(1, len(x)), probes=probes, tol=1e-3)
-
-    exact = run(0, x[:1])[0][0]
-    one, no_stderr = run(1, x)
-    sixteen, stderr = run(16, x)
+    run = functools.partial(log_density, sde, mixture.score(sde), tol=1e-3)
+    exact = run(x[:1], divergence="exact")[0][0]
+    one, no_stderr = run(x, keys_of(1, 256), probes=1)
+    sixteen, stderr = run(x, keys_of(1, 256), probes=16)
     assert no_stderr is None
     assert one.std() > 0.1
     for nats in (one, sixteen):
@@ -226,12 +239,13 @@ def test_hutchinson_is_an_unbiased_mean_over_probes():
 def test_untrained_model_is_the_standard_normal(sde, shape):
     """The network starts at zero, so eps_hat is that of N(0, I): log_prob in closed form, in units of the batch."""
     levels = 64
-    cfg = family.Config(shape=shape, levels=levels, sde=sde, width=8, blocks=1, trace="exact")
+    space = images(*shape, levels) if len(shape) == 3 else vectors(*shape)
+    cfg = family.Config(space, sde=sde, width=8, blocks=1, divergence="exact")
     algorithm = family.algorithm(cfg, batch_size=2)
     values = jnp.array([[0, 63], [20, 40]])
     x = (2 * values + 1) / levels - 1.0  # centres of the cells
     batch = {"image": values.astype(jnp.uint8).reshape(2, *shape)} if len(shape) == 3 else {"x": x}
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    state = jax.jit(algorithm.init)(jax.random.key(0), batch)
     out = jax.jit(algorithm.log_prob)(state, batch, jax.random.key(1))
     truth = jax.scipy.stats.norm.logpdf(x).sum(-1) + (2 * math.log(2 / levels) if len(shape) == 3 else 0.0)
     assert out.kind == "estimate"
@@ -241,13 +255,20 @@ def test_untrained_model_is_the_standard_normal(sde, shape):
 # ---- samplers --------------------------------------------------------------------------------------------------------
 
 
+def by_ode(sde, score, x, tol=1e-5):
+    """x_T -> x_0 by the probability-flow ODE."""
+    ends = schedule(sde, sde.t_sample)
+    y = x / scale(sde, ends.sigma_max)
+    return ode.sample(as_denoiser(sde, score), y, ends.sigma_max, ends.sigma_min, tol=tol)[0]
+
+
 @SDES
 def test_ode_sampling_of_a_gaussian_is_affine(sde, x64):
     """The flow of N(m, s^2) keeps standardised coordinates: closed form to 1e-5, then denoised."""
     one = Mixture(np.ones(1), np.array([[0.5, -1.0]]), 0.3)
     x = prior_sample(sde, keys_of(0, 6), (2,)).astype(jnp.float64)
-    out = jax.jit(lambda x: ode.sample(sde, one.score(sde), x, tol=1e-8))(x)
-    (a_T, s_T), (a, s) = sde.marginal(jnp.array(sde.T)), sde.marginal(jnp.array(sde.eps_sample))
+    out = jax.jit(functools.partial(by_ode, sde, one.score(sde), tol=1e-8))(x)
+    (a_T, s_T), (a, s) = sde.marginal(jnp.array(sde.T)), sde.marginal(jnp.array(sde.t_sample))
     spread = lambda a, s: jnp.sqrt((a * one.std) ** 2 + s**2)  # noqa: E731
     z = (x - a_T * one.means) / spread(a_T, s_T)
     truth = one.means + a * one.std**2 / spread(a, s) * z  # posterior mean of x_0 given x_eps = a m + spread z
@@ -259,13 +280,44 @@ def test_predictor_corrector_samples_a_mixture(sde):
     """4,000 draws: mode weights within 3.5 SE, standard deviation in the modes within 5 %."""
     n = 4000
     x = prior_sample(sde, keys_of(0, n), (2,))
-    x = jax.jit(lambda x: predictor_corrector(sde, FOUR.score(sde), x, keys_of(1, n), steps=500))(x)
-    x = np.array(x)
+    x = jax.jit(lambda x: predictor_corrector(sde, FOUR.score(sde), x, keys_of(1, n), steps=500)[-1])(x)
+    looks_like_four(np.array(x))
+
+
+def looks_like_four(x):
+    """Mode weights within 3.5 standard errors, standard deviation in the modes within 5 %."""
+    n = len(x)
     nearest = ((x[:, None] - FOUR.means) ** 2).sum(-1).argmin(-1)
     share = np.bincount(nearest, minlength=4) / n
     assert np.all(np.abs(share - FOUR.weights) < 3.5 * np.sqrt(FOUR.weights * (1 - FOUR.weights) / n))
     deviation = np.sqrt(((x - FOUR.means[nearest]) ** 2).mean())
     np.testing.assert_allclose(deviation, FOUR.std, rtol=0.05)
+
+
+@SDES
+@pytest.mark.parametrize(
+    "name, steps", [("euler", 200), ("heun", 60), ("dpmpp_2m", 250), ("ancestral", 400), ("ode", 2)]
+)
+def test_every_sampler_of_diffusion_samples_a_score(sde, name, steps):
+    """Through `as_denoiser`, on noise levels at even times of the SDE: 4,000 draws of the same mixture."""
+    sigmas = denoising.grid(schedule(sde, sde.t_sample), steps)
+    y = prior_sample(sde, keys_of(0, 4000), (2,)) / scale(sde, float(sigmas[0]))
+    draw = functools.partial(denoising.draw, name, as_denoiser(sde, FOUR.score(sde)), tol=1e-3)
+    x = jax.jit(lambda y: draw(y, sigmas, keys_of(1, 4000))[-1])(y)
+    looks_like_four(np.array(x))
+
+
+@pytest.mark.parametrize("name, steps", [("vp", 2), ("subvp", 3), ("ve", 3)])
+def test_few_steps_end_in_finite_samples(name, steps):
+    """Two or three steps from T to t_sample, over four orders of magnitude of noise, of a fresh model."""
+    cfg = family.Config(vectors(2), sde=name, width=8, blocks=1, sample_steps=steps, eta=0.5, churn=1.0)
+    init = family.algorithm(cfg, batch_size=2).init
+    state = jax.jit(init)(jax.random.key(0), {"x": jnp.zeros((2, 2))})
+    for sampler in ("pc", "ancestral", "ddim", "euler", "heun", "dpmpp_2m"):
+        algorithm = family.algorithm(dataclasses.replace(cfg, sampler=sampler), batch_size=2)
+        frames = algorithm.trajectory(state, jax.random.key(1), 16, None, 2)
+        assert frames.shape == (2, 16, 2) and jnp.all(jnp.isfinite(frames))
+        assert algorithm.evaluations == {"pc": 2 * steps + 1, "heun": 2 * steps - 1}.get(sampler, steps)
 
 
 @SDES
@@ -279,15 +331,15 @@ def test_samplers_end_in_the_tweedie_mean(sde):
 
     x = prior_sample(sde, keys_of(0, 3), (2,))
     truth = jnp.broadcast_to(point, (3, 2))
-    np.testing.assert_allclose(predictor_corrector(sde, score, x, keys_of(1, 3), steps=5), truth, atol=1e-5)
-    np.testing.assert_allclose(ode.sample(sde, score, x), truth, atol=1e-5)
+    np.testing.assert_allclose(predictor_corrector(sde, score, x, keys_of(1, 3), steps=5)[-1], truth, atol=1e-5)
+    np.testing.assert_allclose(by_ode(sde, score, x), truth, atol=1e-5)
 
 
 def test_examples_do_not_see_each_other():
     """No statistic of the batch in the corrector: three samples alone are the first three of eight."""
     sde = VP()
     x = prior_sample(sde, keys_of(0, 8), (2,))
-    run = lambda n: predictor_corrector(sde, FOUR.score(sde), x[:n], keys_of(1, n), steps=20)  # noqa: E731
+    run = lambda n: predictor_corrector(sde, FOUR.score(sde), x[:n], keys_of(1, n), steps=20)[-1]  # noqa: E731
     np.testing.assert_allclose(run(3), run(8)[:3], rtol=1e-4, atol=1e-5)
 
 
@@ -311,8 +363,8 @@ def test_loss_of_the_exact_score_equals_quadrature_and_is_stationary(sde, x64):
     rng, n = np.random.default_rng(0), 100_000
     x0, noise = jnp.asarray(LINE.sample(rng, n)), jnp.asarray(rng.standard_normal((n, 1)))
     directions = (lambda x: jnp.ones_like(x), lambda x: x, lambda x: jnp.sin(3 * x))
-    for level in (-4.0, -2.0, 0.0, 2.0, 4.0):  # log noise-to-signal ratio
-        t = jnp.full(n, sde.time(jnp.asarray(level)))
+    for value in (4.0, 2.0, 0.0, -2.0, -4.0):  # log SNR
+        t = jnp.full(n, sde.time(jnp.asarray(value)))
         exact = LINE.eps_hat(sde)
 
         def loss(delta, t=t, exact=exact):
@@ -330,11 +382,11 @@ def test_loss_of_the_exact_score_equals_quadrature_and_is_stationary(sde, x64):
 def test_time_sampling_estimates_the_weighted_loss(sde, weighting, x64):
     """Weight times loss over sampled times equals the mean over uniform times of lambda / std^2 times loss: 1 %."""
     curve = jax.jit(jax.vmap(lambda t: quadrature_loss(sde, t)))
-    grid = jnp.geomspace(sde.eps, sde.T, 2000)
+    grid = jnp.geomspace(sde.t_min, sde.T, 2000)
     over = 1.0 if weighting == "noise" else (sde.diffusion(grid) / sde.marginal(grid)[1]) ** 2
-    truth = jnp.trapezoid(over * curve(grid), grid) / (sde.T - sde.eps)
+    truth = jnp.trapezoid(over * curve(grid), grid) / (sde.T - sde.t_min)
     t, weight = dsm.sample_time(sde, keys_of(0, 40_000), weighting)
-    assert t.min() >= sde.eps and t.max() <= sde.T
+    assert t.min() >= sde.t_min and t.max() <= sde.T
     np.testing.assert_allclose((weight * jnp.interp(t, grid, curve(grid))).mean(), truth, rtol=0.02)
 
 
@@ -342,10 +394,13 @@ def test_training_finds_a_correlated_gaussian():
     """The whole path on 2-D data: 400 updates bring the ODE likelihood within 0.05 nats; samples fit."""
     mean, factor = np.array([0.5, -0.5]), np.array([[0.8, 0.0], [0.6, 0.4]])
     cfg = family.Config(
-        shape=(2,), width=64, blocks=1, sample_steps=100, trace="exact", tol=1e-4, optim=Optim(lr=5e-3, decay=400 * 512)
+        vectors(2),
+        **{"width": 64, "blocks": 1, "sample_steps": 100, "divergence": "exact", "tol": 1e-4},
+        optim=Optim(lr=5e-3, decay=400 * 512),
     )
     algorithm = family.algorithm(cfg, batch_size=512)
-    state, step = jax.jit(algorithm.init)(jax.random.key(0)), jax.jit(algorithm.step, donate_argnums=0)
+    state = jax.jit(algorithm.init)(jax.random.key(0), {"x": np.zeros((512, 2), np.float32)})
+    step = jax.jit(algorithm.step, donate_argnums=0)
     rng = np.random.default_rng(0)
     draw = lambda n: (mean + rng.standard_normal((n, 2)) @ factor.T).astype(np.float32)  # noqa: E731
     for i in range(400):
@@ -372,7 +427,7 @@ def test_unet_is_ddpmpp():
 
 def test_unet_tiny():
     """Shape, and a finite gradient that reaches input and embedding of every example."""
-    net = UNet(3, width=4, mult=(1, 2), blocks=1, attention=())
+    net = UNet(3, width=4, channel_mult=(1, 2), blocks=1, attention=())
     x, emb = jax.random.normal(jax.random.key(1), (2, 4, 4, 1)), jax.random.normal(jax.random.key(2), (2, 5))
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, emb)
@@ -390,8 +445,8 @@ def test_unet_tiny():
 
 
 def test_score_is_minus_noise_over_std():
-    cfg = family.Config(shape=(2,), width=8, blocks=1, sde="subvp")
-    params = jax.jit(family.algorithm(cfg, batch_size=2).init)(jax.random.key(0)).params
+    cfg = family.Config(vectors(2), width=8, blocks=1, sde="subvp")
+    params = jax.jit(family.algorithm(cfg, batch_size=2).init)(jax.random.key(0), {"x": jnp.zeros((2, 2))}).params
     params = jax.tree.map(lambda p: p + 0.1, params)
     x, t = jnp.ones((3, 2)), jnp.array([0.1, 0.5, 0.9])
     noise = jax.jit(functools.partial(family.eps_hat, cfg))(params, x, t)
@@ -404,14 +459,17 @@ def test_score_is_minus_noise_over_std():
     "field, change",
     [
         ("sde", {"sde": "vpp"}),
-        ("shape", {"shape": (8, 8)}),
-        ("levels", {"levels": 1}),
-        ("network", {"shape": (2,), "network": "conv"}),
-        ("mult", {"shape": (6, 6, 1), "network": "conv", "mult": (1, 2, 2)}),
+        ("space.shape", {"space": Space((8, 8), 17)}),
+        ("space.levels", {"space": images(8, 8, 1, 1)}),
+        ("network", {"space": vectors(2), "network": "conv"}),
+        ("channel_mult", {"space": images(6, 6, 1), "network": "conv", "channel_mult": (1, 2, 2)}),
+        ("sampler", {"sampler": "adaptive"}),
+        ("eta", {"eta": 2.0}),
+        ("spacing", {"spacing": 2.0}),
         ("probes", {"probes": 0}),
         ("sample_steps", {"sample_steps": 0}),
     ],
 )
 def test_bad_configurations_name_the_field(field, change):
     with pytest.raises(ValueError, match=f"^{field}="):
-        family.algorithm(family.Config(**{"shape": (8, 8, 1), **change}), batch_size=2)
+        family.algorithm(family.Config(**{"space": images(8, 8, 1), **change}), batch_size=2)

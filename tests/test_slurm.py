@@ -193,3 +193,30 @@ def test_preempted_job_goes_on_where_it_stopped(cluster, checkout, tmp_path):
     assert all(row["examples"] == row["step"] * batch_size for row in rows)
     assert json.loads((run / "environment.json").read_text())["processes"] == 2
     assert (run / "result.json").exists()
+
+
+def test_an_ablation_as_a_job_array(cluster, checkout, tmp_path):
+    """Two variants of two seeds each are four tasks; afterwards the same command, run here, makes the table of them."""
+    flags = [
+        "experiments/vae_digits.py",
+        "--ablation",
+        "latent_2",
+        "--seeds",
+        "2",
+        "--steps",
+        "3",
+        "--workdir",
+        tmp_path,
+    ]
+    flags += ["--platform", "cpu", "--no-tensorboard"]
+    command = [sys.executable, *map(str, flags)]
+    submitted = subprocess.run([*command, "--executor", "slurm"], cwd=checkout, capture_output=True, text=True)
+    assert submitted.returncode == 0, submitted.stderr
+    assert re.search(r"submitted job \d+ of 4 runs", submitted.stdout), submitted.stdout
+    until(lambda: len(list(tmp_path.glob("*/result.json"))) == 4, 240, "all tasks of the array finish")
+    logs = "".join(path.read_text() for path in tmp_path.glob("slurm-*.log"))
+    names = sorted(path.parent.name for path in tmp_path.glob("*/result.json"))
+    assert names == [f"{variant}-seed{seed}" for variant in ("baseline", "latent_2") for seed in (0, 1)], logs
+    table = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert table.returncode == 0 and table.stdout.count("already trained") == 4, table.stderr
+    assert (tmp_path / "ablation.json").exists()

@@ -10,10 +10,13 @@ import pyarrow.parquet
 import pytest
 from test_data import write_tfds
 
-from genmap_jax import data, train
-from genmap_jax.config import Experiment, Text
+from genmap_jax import data
+from genmap_jax.commands.experiment import run as command
 from genmap_jax.data import text as texts
 from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment, Text
+from genmap_jax.run.launch import Launch
+from genmap_jax.spaces import tokens as tokens_of
 from genmap_jax.tractable import gpt
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer é ✓ 日本\n"
@@ -137,10 +140,10 @@ def test_a_gpt_is_trained_on_packed_characters(root, tmp_path):
     model = gpt.Config(vocab=vocab, length=16, layers=1, heads=1, width=8, optim=Optim(lr=1e-9))
     cfg = Experiment("plays", "plays", model, steps=2, batch_size=4, samples=3, text=Text("characters", packed=True))
     cfg = dataclasses.replace(cfg, log_every=1)
-    assert train.train(cfg, gpt.algorithm, train.Launch(tmp_path, devices=1, data_dir=root, tensorboard=False)) == 0
+    assert command(cfg, gpt.FAMILY, {}, Launch(tmp_path, devices=1, data_dir=root, tensorboard=False)) == 0
     measured = json.loads((tmp_path / "result.json").read_text())["likelihood"]
     expected = math.log2(vocab) / whole(root, "test", "characters")[0].bytes_per_token
-    assert measured["kind"] == "exact" and measured["bits_per_dim"] == pytest.approx(expected, rel=0.02)
+    assert measured["kind"] == "exact" and measured["value"] == pytest.approx(expected, rel=0.02)
     text = (tmp_path / "samples" / "00000002.txt").read_text()
     assert len(text) >= 3 * 16 and set(text) <= set("".join(DOCUMENTS) + "ß\ufffd")
 
@@ -151,10 +154,21 @@ def test_wrong_tokenizers_are_named(root, bpe, tmp_path):
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(ValueError, match="t.json is not a tokenizer.json"):
         whole(root, "test", str(tmp_path / "t.json"))
-    with pytest.raises(ValueError, match="set at least 300"):
-        data.load("plays", "test", data_dir=root, length=4, vocab=256, tokenizer=str(bpe))
+    with pytest.raises(ValueError, match="--model.vocab to at least 300"):
+        data.load("plays", "test", data_dir=root, reads={"tokens": tokens_of(4, 256)}, tokenizer=str(bpe))
     with pytest.raises(ValueError, match="digits is not text"):
         data.load("digits", "test", data_dir=root, tokenizer="characters")
+
+
+def test_a_tokenizer_that_loses_text_gives_estimates_only(root, tmp_path, capsys):
+    """Unknown words: neither the exact likelihood of the tokens nor a bound is one of the text."""
+    tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed (extra `text`)")
+    lossy = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "be": 1}, unk_token="[UNK]"))
+    lossy.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    lossy.save(str(tmp_path / "tokenizer.json"))
+    source, _, _ = whole(root, "train", str(tmp_path / "tokenizer.json"))
+    assert "loses text of 3 of 4 documents" in capsys.readouterr().err  # the empty one is spelled
+    assert [source.kind(kind) for kind in ("exact", "lower_bound")] == ["estimate", "estimate"]
 
 
 # ---- texts from their original files ---------------------------------------------------------------------------------
@@ -177,6 +191,21 @@ def test_tiny_shakespeare_is_split_as_tfds_does(tmp_path):
         data.prepare("tiny_shakespeare", tmp_path, raw)
     (raw / "input.txt").unlink()
     with pytest.raises(FileNotFoundError, match="input.txt"):
+        data.prepare("tiny_shakespeare", tmp_path / "new", raw)
+
+
+def test_line_ends_are_bytes_like_others(tmp_path):
+    """A text with CR LF keeps every byte; one that is not UTF-8 is named."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    text = "".join(f"line {i}\r\n" for i in range(50)) + "\rend\n\n"
+    (raw / "input.txt").write_bytes(text.encode())
+    data.prepare("tiny_shakespeare", tmp_path, raw)
+    sources = [data.load("tiny_shakespeare", split, data_dir=tmp_path, length=1) for split in SPLITS]
+    tokens = [source.take(np.arange(source.size))["tokens"][:, 0].astype(np.uint8) for source in sources]
+    assert b"".join(part.tobytes() for part in tokens) == text.encode()
+    (raw / "input.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match="input.txt is not UTF-8"):
         data.prepare("tiny_shakespeare", tmp_path / "new", raw)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,19 +16,26 @@ import numpy as np
 import optax
 import pytest
 
-from genmap_jax import ablation, config, logs, train
+from genmap_jax.algorithm import like_batch
 from genmap_jax.approximate import vae
-from genmap_jax.checkpoint import Checkpoints
-from genmap_jax.config import Experiment
+from genmap_jax.commands import ablation
+from genmap_jax.commands.experiment import run as command
+from genmap_jax.commands.train import Also
 from genmap_jax.optim import Optim
+from genmap_jax.run import config, logs, loop
+from genmap_jax.run.checkpoint import Checkpoints
+from genmap_jax.run.config import Experiment
+from genmap_jax.run.launch import PREEMPTED, Launch
+from genmap_jax.spaces import Space, images
 from genmap_jax.tractable import gpt
-from genmap_jax.train import Launch
 
-ROOT = Path(train.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 TINY = Experiment(
     name="tiny",
     data="digits",
-    model=vae.Config(shape=(8, 8, 1), levels=17, latent=2, hidden=(16,), importance_samples=2, ema_halflife=500.0),
+    model=vae.Config(
+        space=images(8, 8, 1, levels=17), latent=2, hidden=(16,), importance_samples=2, ema_halflife=500.0
+    ),
     steps=12,
     batch_size=16,
     log_every=2,
@@ -42,7 +50,7 @@ def final_state(workdir: Path, step: int):
     checkpoints = Checkpoints(workdir / "checkpoints")
     algorithm = vae.algorithm(TINY.model, batch_size=TINY.batch_size)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(algorithm.init, jax.random.key(0))
+    shapes = jax.eval_shape(algorithm.init, jax.random.key(0), like_batch(algorithm.reads, TINY.batch_size))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     found, state = checkpoints.restore(like)
     checkpoints.close()
@@ -51,7 +59,7 @@ def final_state(workdir: Path, step: int):
 
 
 def run(workdir: Path, cfg: Experiment = TINY, **changes) -> int:
-    return train.train(cfg, vae.algorithm, Launch(workdir=workdir, devices=1, tensorboard=False, **changes))
+    return command(cfg, vae.FAMILY, {}, Launch(workdir=workdir, devices=1, tensorboard=False, **changes))
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -130,7 +138,7 @@ def test_sigterm_saves_and_kill_resumes(tmp_path):
     wait_for_checkpoint(job, tmp_path / "broken")
     job.send_signal(signal.SIGTERM)
     output, _ = job.communicate(timeout=60)
-    assert job.returncode == train.PREEMPTED == 75, output
+    assert job.returncode == PREEMPTED == 75, output
     stopped = saved_steps(tmp_path / "broken")[-1]
     assert f"saved step {stopped}" in output
     assert rows(tmp_path / "broken")[-1]["step"] == stopped
@@ -164,8 +172,9 @@ def diverging(cfg, *, batch_size, axis_name=None):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    family = vae.FAMILY._replace(algorithm=diverging)
     with pytest.raises(logs.NonFinite, match=r"step 7: loss is nan\. Last good checkpoint: step 4"):
-        train.train(TINY, diverging, Launch(workdir=tmp_path, devices=1, tensorboard=False))
+        command(TINY, family, {}, Launch(workdir=tmp_path, devices=1, tensorboard=False))
     assert saved_steps(tmp_path) == [4]
 
 
@@ -181,8 +190,9 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
     ("changes", "words"),
     [
         ({"data": "digit"}, "digits"),
-        ({"model.shape": (16, 16, 1)}, "model.shape"),
-        ({"model.levels": 256}, "levels"),
+        ({"model.space": images(16, 16, 1, levels=17)}, "model.space.shape"),
+        ({"model.space": images(8, 8, 1)}, "levels"),
+        ({"model.space": Space((8, 8), 17)}, "space.shape"),
         ({"steps": 0}, "steps"),
         ({"save_every": 0}, "save_every"),
         ({"model.optim.decay": 10, "model.optim.warmup": 20}, "optim.decay=10"),
@@ -197,41 +207,108 @@ def test_bad_input_is_named_before_anything_is_written(changes, words, tmp_path)
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("pydoc", {"vocab": 100}, "model.vocab=100.*0..255"),
-        ("pydoc", {"classes": 2}, "model.classes=2.*no labels"),
-        ("digits", {"classes": 7, "shape": (8, 8, 1), "vocab": 17}, "model.classes=7.*10 classes"),
+        ("pydoc", {"vocab": 100}, "--model.vocab to at least 256"),
+        ("pydoc", {"classes": 2}, "no labels.*leave model.classes out"),
+        ("digits", {"classes": 7, "shape": (8, 8, 1), "vocab": 17}, "has 10 classes.*--model.classes 10"),
     ],
 )
 def test_tokens_and_labels_that_the_model_does_not_have_are_named(name, changes, words):
     model = gpt.Config(**{"vocab": 256, "length": 64} | changes)
     with pytest.raises(ValueError, match=words):
-        train.load(config.Experiment(name="x", data=name, model=model, steps=1, batch_size=1), None)
+        experiment = config.Experiment(name="x", data=name, model=model, steps=1, batch_size=1)
+        loop.load(experiment, gpt.algorithm(model, batch_size=1), None)
 
 
-def test_a_vmapped_seed_is_the_run_of_that_seed(tmp_path):
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def table(folder: Path, cfg: Experiment, ablations: dict, seeds: int, **also) -> int:
+    launch = Launch(workdir=folder, devices=1, tensorboard=False)
+    return command(cfg, vae.FAMILY, ablations, launch, Also(ablation="all", seeds=seeds, **also))
+
+
+def test_seeds_in_one_program_are_the_runs_of_those_seeds(tmp_path):
     """Seeds 0 and 1 in one program equal `--seed 0` and `--seed 1` (SGD, 1e-4 relative on the likelihood)."""
     cfg = config.replace(TINY, {"model.optim": Optim(name="sgd", lr=1e-2, clip=0.0), "steps": 5})
-    together = ablation.run_seeds(cfg, vae.algorithm, 2)
+    launch = Launch(workdir=tmp_path, devices=1, tensorboard=False)
+    assert ablation.together(cfg, vae.FAMILY, launch, 2)
+    table(tmp_path / "table", cfg, {}, 2)
     for seed in (0, 1):
         run(tmp_path / str(seed), dataclasses.replace(cfg, seed=seed))
-        alone = json.loads((tmp_path / str(seed) / "result.json").read_text())
-        assert together["bits_per_dim"][seed] == pytest.approx(alone["likelihood"]["bits_per_dim"], rel=1e-4)
+        alone, beside = result(tmp_path / str(seed)), result(tmp_path / "table" / f"baseline-seed{seed}")
+        assert beside["likelihood"]["value"] == pytest.approx(alone["likelihood"]["value"], rel=1e-4)
+        assert beside["seed"] == seed
+
+
+def test_convolutions_on_a_cpu_are_trained_seed_by_seed(tmp_path):
+    conv = config.replace(TINY, {"model.network": "conv", "model.hidden": (4, 8), "model.blocks": 1})
+    launch = Launch(workdir=tmp_path, devices=1)
+    assert not ablation.together(conv, vae.FAMILY, launch, 3)
+    assert not ablation.together(TINY, vae.FAMILY, launch, 1)
+    assert not ablation.together(TINY, vae.FAMILY, dataclasses.replace(launch, parallel="pmap"), 3)
+
+
+def test_an_ablation_killed_between_two_saves_goes_on_bit_for_bit(tmp_path):
+    """Two seeds in one program; afterwards one of them lost its last checkpoints, as after a kill between two saves."""
+    table(tmp_path / "whole", TINY, {}, 2)
+    table(tmp_path / "broken", dataclasses.replace(TINY, steps=8), {}, 2)
+    shutil.rmtree(tmp_path / "broken" / "baseline-seed1" / "checkpoints" / "8")
+    table(tmp_path / "broken", TINY, {}, 2)
+    for seed in (0, 1):
+        folders = [tmp_path / name / f"baseline-seed{seed}" for name in ("whole", "broken")]
+        assert rows(folders[0])[-1]["loss"] == rows(folders[1])[-1]["loss"]
+        a, b = (jax.tree.leaves(final_state(folder, 12)) for folder in folders)
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_a_seed_that_diverges_does_not_stop_the_others(tmp_path, capsys):
+    def third_seed_diverges(cfg, *, batch_size, axis_name=None):
+        algorithm = vae.algorithm(cfg, batch_size=batch_size, axis_name=axis_name)
+
+        def init(key, batch):
+            state = algorithm.init(key, batch)
+            marked = jnp.array_equal(jax.random.key_data(key), jax.random.key_data(first_key(2)))
+            return state.replace(params=jax.tree.map(lambda x: jnp.where(marked, jnp.nan, x), state.params))
+
+        return algorithm._replace(init=init)
+
+    first_key = lambda seed: jax.random.split(jax.random.key(seed), 3)[0]  # noqa: E731
+    launch = Launch(workdir=tmp_path, devices=1, tensorboard=False)
+    family = vae.FAMILY._replace(algorithm=third_seed_diverges)
+    assert command(dataclasses.replace(TINY, steps=3), family, {}, launch, Also(ablation="all", seeds=3)) == 3
+    values = json.loads((tmp_path / "ablation.json").read_text())["table"]["baseline"]["likelihood"]
+    assert np.isfinite(values[:2]).all() and np.isnan(values[2])
+    assert "step 1" in capsys.readouterr().out
 
 
 def test_ablation_table_has_errors_and_paired_differences(tmp_path, capsys):
-    launch = Launch(workdir=tmp_path, ablation="all", seeds=3)
-    results = ablation.ablate(
-        dataclasses.replace(TINY, steps=3), vae.algorithm, {"wide": {"model.hidden": (32,)}}, launch
-    )
+    short, ablations = dataclasses.replace(TINY, steps=3), {"wide": {"model.hidden": (32,)}}
+    assert table(tmp_path, short, ablations, 3) == 0
     text = capsys.readouterr().out
-    a, b = (np.array(results[name]["bits_per_dim"]) for name in ("baseline", "wide"))
+    summary = json.loads((tmp_path / "ablation.json").read_text())
+    a, b = (np.array(summary["table"][name]["likelihood"]) for name in ("baseline", "wide"))
     assert len(a) == 3 and len(set(a)) == 3
+    assert list(a) == [result(tmp_path / f"baseline-seed{i}")["likelihood"]["value"] for i in range(3)]
     error = (b - a).std(ddof=1) / np.sqrt(3)
     assert f"{(b - a).mean():+.4f} ± {error:.4f}" in text and "lower_bound" in text
-    ablation.ablate(dataclasses.replace(TINY, steps=3), vae.algorithm, {"wide": {"model.hidden": (32,)}}, launch)
-    assert "3 steps" not in capsys.readouterr().out, "finished variants are not trained again"
-    with pytest.raises(ValueError, match="it has|has: wide"):
-        ablation.ablate(TINY, vae.algorithm, {"wide": {}}, Launch(workdir=tmp_path, ablation="widee"))
+    table(tmp_path, short, ablations, 3)
+    assert capsys.readouterr().out.count("already trained") == 6, "finished runs are not trained again"
+    launch = Launch(workdir=tmp_path)
+    with pytest.raises(ValueError, match="has: wide"):
+        command(TINY, vae.FAMILY, ablations, launch, Also(ablation="widee"))
+    for changed in ({"budget": 1.0}, {"distributed": True}):
+        with pytest.raises(ValueError, match=f"--{next(iter(changed))}"):
+            ablation.ablate(TINY, vae.FAMILY, {}, dataclasses.replace(launch, **changed), Also(seeds=2))
+
+
+def test_a_variant_is_an_ordinary_run(tmp_path):
+    launch, ablations = Launch(workdir=tmp_path, devices=1, tensorboard=False), {"wide": {"model.hidden": (32,)}}
+    assert command(dataclasses.replace(TINY, steps=2), vae.FAMILY, ablations, launch, Also(variant="wide")) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden"] == [32]
+    with pytest.raises(ValueError, match="no ablation 'x'"):
+        command(TINY, vae.FAMILY, ablations, launch, Also(variant="x"))
 
 
 def test_schedules_count_examples_not_steps():

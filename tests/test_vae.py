@@ -12,10 +12,12 @@ from scipy.linalg import subspace_angles
 from scipy.stats import chi2, multivariate_normal
 
 from genmap_jax.approximate import vae
-from genmap_jax.evaluate.likelihood import bits_per_dim
+from genmap_jax.keys import example_keys
+from genmap_jax.likelihoods import discretised_logistic
 from genmap_jax.objectives import elbo
 from genmap_jax.optim import Optim
-from genmap_jax.parallel import example_keys
+from genmap_jax.spaces import Space, images, vectors
+from genmap_jax.units import bits_per_dim
 
 KEY = jax.random.key(0)
 
@@ -38,22 +40,22 @@ def test_pmf_sums_to_one_and_single_values_are_exact(levels):
     mean = rng.uniform(-0.5, levels - 0.5, (200, 1)).astype(np.float32)
     log_scale = rng.uniform(-9.0, 1.0 + math.log(128.0), (200, 1)).astype(np.float32)
     v = np.arange(levels)[None, :]
-    ours = np.asarray(vae.discretised_logistic(*map(jnp.asarray, (v, mean, log_scale)), levels), np.float64)
+    ours = np.asarray(discretised_logistic(*map(jnp.asarray, (v, mean, log_scale)), levels), np.float64)
     assert np.abs(np.exp(ours).sum(1) - 1.0).max() <= 5e-6
     truth = exact_log_pmf(v, mean.astype(np.float64), log_scale.astype(np.float64), levels)
     assert np.abs((ours - truth) / np.maximum(1.0, np.abs(truth))).max() <= 1e-5  # to thousands of nats
     assert np.abs(ours - truth)[truth > -50.0].max() <= 1e-4  # nats, wherever there is any mass
-    grads = jax.grad(lambda m, s: vae.discretised_logistic(jnp.asarray(v), m, s, levels).sum(), argnums=(0, 1))
+    grads = jax.grad(lambda m, s: discretised_logistic(jnp.asarray(v), m, s, levels).sum(), argnums=(0, 1))
     assert all(bool(jnp.isfinite(g).all()) for g in grads(jnp.asarray(mean), jnp.asarray(log_scale)))
 
 
 def test_a_uniform_source_costs_log2_levels():
     """Two levels at any scale, and 256 under wide decoders whose means z spreads evenly over the range."""
     for log_scale in (-2.0, 0.0, 3.0):
-        nats = vae.discretised_logistic(jnp.arange(2), jnp.float32(0.5), jnp.float32(log_scale), 2)
+        nats = discretised_logistic(jnp.arange(2), jnp.float32(0.5), jnp.float32(log_scale), 2)
         assert bits_per_dim(np.asarray(nats), 1) == pytest.approx([1.0, 1.0], abs=1e-6)
     means = jnp.linspace(-0.5, 255.5, 1000)[:, None]
-    nats = vae.discretised_logistic(jnp.arange(256)[None, :], means, jnp.float32(math.log(2.0)), 256)
+    nats = discretised_logistic(jnp.arange(256)[None, :], means, jnp.float32(math.log(2.0)), 256)
     marginal = jax.nn.logsumexp(nats, axis=0) - math.log(1000)
     assert bits_per_dim(float(marginal.mean()), 1) == pytest.approx(8.0, abs=0.02)
 
@@ -71,7 +73,7 @@ def test_kl_equals_monte_carlo():
     assert float(elbo.gaussian_kl(jnp.zeros((1, 3)), jnp.zeros((1, 3)))[0]) == 0.0
 
 
-LINEAR = vae.Config(shape=(6,), latent=2, hidden=(), scale="global")
+LINEAR = vae.Config(space=vectors(6), latent=2, hidden=(), scale="global")
 
 
 def linear_model(inflate=1.0, shift=0.0):
@@ -138,7 +140,7 @@ def test_stderr_of_the_bound_is_its_spread():
 
 # ---- the whole model on images small enough to enumerate -------------------------------------------------------------
 
-TINY = vae.Config(shape=(1, 2, 1), levels=3, latent=1, hidden=(8,), importance_samples=2000)
+TINY = vae.Config(space=images(1, 2, 1, levels=3), latent=1, hidden=(8,), importance_samples=2000)
 IMAGES = np.array(list(itertools.product(range(3), repeat=2)), np.uint8).reshape(9, 1, 2, 1)
 
 
@@ -146,7 +148,7 @@ IMAGES = np.array(list(itertools.product(range(3), repeat=2)), np.uint8).reshape
 def tiny():
     """A random decoder and an untrained encoder; exact log p of all nine images by quadrature over z."""
     algorithm = vae.algorithm(TINY, batch_size=9)
-    state = jax.jit(algorithm.init)(jax.random.key(5))
+    state = jax.jit(algorithm.init)(jax.random.key(5), {"image": IMAGES})
     scaled = {  # a decoder that depends on z, and a posterior near enough the prior to bound the weights
         "decoder": jax.tree.map(lambda p: 2.0 * p, state.params["decoder"]),
         "encoder": jax.tree.map(lambda p: 0.3 * p, state.params["encoder"]),
@@ -185,9 +187,9 @@ def test_samples_have_the_frequencies_of_the_density(tiny):
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_examples_do_not_see_each_other(network):
-    cfg = vae.Config(shape=(4, 4, 1), levels=4, latent=2, network=network, hidden=(4, 4), blocks=1)
-    params = jax.jit(vae.algorithm(cfg, batch_size=6).init)(KEY).params
+    cfg = vae.Config(space=images(4, 4, 1, levels=4), latent=2, network=network, hidden=(4, 4), blocks=1)
     x = jax.random.randint(KEY, (6, 4, 4, 1), 0, 4).astype(jnp.uint8)
+    params = jax.jit(vae.algorithm(cfg, batch_size=6).init)(KEY, {"image": x}).params
     keys, order = example_keys(KEY, 6), jnp.array([3, 1, 5, 0, 2, 4])
 
     @jax.jit
@@ -209,13 +211,13 @@ def test_training_reaches_probabilistic_pca():
     loadings = np.linalg.qr(rng.normal(size=(dims, latent)))[0] * [2.0, 1.4, 1.0]
     x = rng.normal(size=(n, latent)) @ loadings.T + 0.5 * rng.normal(size=(n, dims)) + rng.normal(size=dims)
 
-    eigenvalues, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
+    eigenvalues, axes = np.linalg.eigh(np.cov(x.T, bias=True))
     sigma2 = eigenvalues[: dims - latent].mean()
     spectrum = np.concatenate([np.full(dims - latent, sigma2), eigenvalues[dims - latent :]])
     best = -0.5 * (dims * math.log(2 * math.pi) + np.log(spectrum).sum() + dims)
 
     optim = Optim(lr=1e-2, decay=steps * batch, clip=0.0)
-    cfg = vae.Config(shape=(dims,), latent=latent, hidden=(), scale="global", optim=optim)
+    cfg = vae.Config(space=vectors(dims), latent=latent, hidden=(), scale="global", optim=optim)
     algorithm = vae.algorithm(cfg, batch_size=batch)
     data = jnp.asarray(x, jnp.float32)
 
@@ -227,7 +229,7 @@ def test_training_reaches_probabilistic_pca():
 
         return jax.lax.scan(one, state, jnp.arange(steps))[0]
 
-    params = train(algorithm.init(KEY)).params
+    params = train(algorithm.init(KEY, {"x": data[:batch]})).params
     learned = np.asarray(params["decoder"]["Dense_0"]["kernel"], np.float64).T
 
     # The expectation over q of a linear decoder in closed form: no sampling noise, so the gap cannot be positive.
@@ -243,7 +245,7 @@ def test_training_reaches_probabilistic_pca():
     noise = np.asarray(recon - sampled_kl, np.float64) - bound
     assert abs(noise.mean()) < 4 * noise.std() / math.sqrt(n)
     assert math.exp(2 * float(params["log_scale"])) == pytest.approx(sigma2, rel=0.01)
-    assert np.degrees(subspace_angles(learned, vectors[:, dims - latent :]).max()) < 1.0
+    assert np.degrees(subspace_angles(learned, axes[:, dims - latent :]).max()) < 1.0
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -252,15 +254,28 @@ def test_training_reaches_probabilistic_pca():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shape": (8, 8)}, "shape=.*H, W, C"),
-        ({"levels": 1}, "levels=1"),
+        ({"space": Space((8, 8))}, "shape=.*H, W, C"),
+        ({"space": images(8, 8, 1, levels=1)}, "levels=1"),
+        ({"scale": "pixel"}, "scale='pixel'.*'global', 'output'"),
         ({"latent": 0}, "latent=0"),
         ({"network": "conv", "hidden": ()}, "network='conv'.*hidden"),
-        ({"network": "conv", "hidden": (4, 4, 4, 4, 4)}, "hidden=.*divides by 16"),
+        ({"network": "conv", "hidden": (4, 4, 4, 4, 4)}, "hidden=.*divide by 16"),
         ({"importance_samples": 0}, "importance_samples=0"),
     ],
 )
 def test_wrong_configurations_name_the_field(changes, message):
-    cfg = dataclasses.replace(vae.Config(shape=(8, 8, 1), levels=17), **changes)
+    cfg = dataclasses.replace(vae.Config(space=images(8, 8, 1, levels=17)), **changes)
     with pytest.raises(ValueError, match=message):
         vae.algorithm(cfg, batch_size=8)
+
+
+def test_wrong_shapes_name_the_argument():
+    """While tracing, before anything is computed."""
+    cfg = vae.Config(space=vectors(3), latent=2, hidden=())
+    params = jax.eval_shape(vae.algorithm(cfg, batch_size=1).init, KEY, {"x": jnp.zeros((1, 3))}).params
+    for function, shape, words in [
+        (vae.encode, (5, 4), r"x has shape \(5, 4\), but \(any, 3\) is needed"),
+        (vae.decode, (5, 3), r"z has shape \(5, 3\), but \(any, 2\) is needed"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            jax.eval_shape(lambda p, x: function(cfg, p, x), params, jnp.zeros(shape))  # noqa: B023

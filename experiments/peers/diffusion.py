@@ -14,11 +14,12 @@ import torch
 
 from genmap_jax.approximate import diffusion
 from genmap_jax.optim import Optim
+from genmap_jax.spaces import images
 
 BATCH, UPDATES = 16, 3  # updates between two looks at the clock
-SIZES = {"width": 32, "mult": (1, 2, 4), "blocks": 1, "attention": (8,), "head_width": 32}
+SIZES = {"width": 32, "channel_mult": (1, 2, 4), "blocks": 1, "attention": (8,), "head_width": 32}
 SMALL = diffusion.Config(
-    shape=(32, 32, 1), **diffusion.EDM, network="adm", **SIZES, sample_steps=18, optim=Optim(weight_decay=0.01)
+    images(32, 32, 1), **diffusion.EDM, network="adm", **SIZES, sample_steps=18, optim=Optim(weight_decay=0.01)
 )
 EVALUATIONS = 2 * SMALL.sample_steps - 1
 
@@ -43,14 +44,14 @@ def theirs_training() -> Callable[[], None]:
 
 def ours_sampling() -> Callable[[], None]:
     algorithm = diffusion.algorithm(SMALL, batch_size=BATCH)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    state = jax.jit(algorithm.init)(jax.random.key(0), {"image": _images()})
     draw = jax.jit(algorithm.sample, static_argnums=2)
     return lambda: jax.block_until_ready(draw(state, jax.random.key(1), BATCH))
 
 
 def theirs_sampling() -> Callable[[], None]:
     model = _theirs().eval()
-    sigmas = torch.tensor(diffusion.levels_of(SMALL), dtype=torch.float32)
+    sigmas = torch.tensor(diffusion.sigmas_of(SMALL), dtype=torch.float32)
 
     def run():
         with torch.inference_mode():
@@ -92,7 +93,7 @@ def _denoise(model, y, sigma):
 
 
 def _theirs() -> diffusers.UNet2DModel:
-    channels = tuple(SIZES["width"] * m for m in SIZES["mult"])
+    channels = tuple(SIZES["width"] * m for m in SIZES["channel_mult"])
     return diffusers.UNet2DModel(
         sample_size=32,
         in_channels=1,

@@ -17,10 +17,13 @@ from torch.nn.functional import softplus
 
 from genmap_jax.implicit import gan
 from genmap_jax.optim import Optim
+from genmap_jax.spaces import images
 
 ADAM = Optim(lr=1e-3, b1=0.0, b2=0.99, clip=0.0)
-MLP = gan.Config(shape=(8, 8, 1), levels=17, latent=64, width=256, depth=3, optim=ADAM)
-DCGAN = gan.Config(shape=(32, 32, 3), network="dcgan", latent=64, width=128, depth=3, loss="nonsaturating", r2=0.0)
+MLP = gan.Config(space=images(8, 8, 1, levels=17), latent=64, width=256, depth=3, optim=ADAM)
+DCGAN = gan.Config(
+    space=images(32, 32, 3), network="dcgan", latent=64, width=128, depth=3, loss="nonsaturating", r2=0.0
+)
 DCGAN = dataclasses.replace(DCGAN, squash=True, optim=ADAM)
 
 
@@ -28,8 +31,8 @@ def theirs(cfg: gan.Config, batch: int, updates: int) -> Callable[[], None]:
     G, D = mlp(cfg) if cfg.network == "mlp" else dcgan(cfg)
     average = [p.detach().clone() for p in G.parameters()]
     adam_g, adam_d = (torch.optim.Adam(net.parameters(), 1e-3, (0.0, 0.99), fused=True) for net in (G, D))
-    images = torch.tensor(_images(cfg, batch)).permute(0, 3, 1, 2).float()
-    cell = 2.0 / cfg.levels
+    data = torch.tensor(_images(cfg, batch)).permute(0, 3, 1, 2).float()
+    cell = 2.0 / cfg.space.levels
 
     def draw():
         x = G(torch.randn(batch, cfg.latent))
@@ -45,7 +48,7 @@ def theirs(cfg: gan.Config, batch: int, updates: int) -> Callable[[], None]:
 
     def run():
         for _ in range(updates):
-            real = (images + torch.rand_like(images)) * cell - 1.0
+            real = (data + torch.rand_like(data)) * cell - 1.0
             with torch.no_grad():
                 fake = draw()
             (logit_real, r1), (logit_fake, r2) = judged(real, cfg.r1), judged(fake, cfg.r2)
@@ -76,13 +79,13 @@ def mlp(cfg: gan.Config) -> tuple[nn.Module, nn.Module]:
         hidden = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         return [*hidden, nn.Linear(cfg.width, out)]
 
-    H, W, C = cfg.shape
+    H, W, C = cfg.space.shape
     generator = nn.Sequential(*layers(cfg.latent, H * W * C), nn.Unflatten(1, (C, H, W)))
     return generator, nn.Sequential(nn.Flatten(), *layers(H * W * C, 1))
 
 
 def dcgan(cfg: gan.Config) -> tuple[nn.Module, nn.Module]:
-    H, W, C = cfg.shape
+    H, W, C = cfg.space.shape
     h, w, widths = H >> cfg.depth, W >> cfg.depth, [cfg.width >> i for i in range(cfg.depth + 1)]
     up = [
         nn.Linear(cfg.latent, cfg.width * h * w),
@@ -108,9 +111,9 @@ def dcgan(cfg: gan.Config) -> tuple[nn.Module, nn.Module]:
 
 
 def comparisons(our_updates: Callable) -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
-    """What is compared -> (units of work in one call, competitor -> how to set it up; ours is the first).
+    """Title -> (updates in one call, competitor -> a function that prepares its call); ours is the first competitor.
 
-    our_updates: of `experiments/benchmarks.py`.
+    our_updates: the function of `experiments/benchmarks.py` that prepares our training.
     """
     torch.set_num_threads(os.cpu_count())
     rows = {"GAN of gan_digits, updates/s": (MLP, 128, 40), "DCGAN 32x32 with R1, updates/s": (DCGAN, 64, 3)}
@@ -131,4 +134,4 @@ def comparisons(our_updates: Callable) -> dict[str, tuple[int, dict[str, Callabl
 
 
 def _images(cfg: gan.Config, batch: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, cfg.levels, (batch, *cfg.shape)).astype(np.uint8)
+    return np.random.default_rng(0).integers(0, cfg.space.levels, (batch, *cfg.space.shape)).astype(np.uint8)

@@ -7,6 +7,7 @@ Decoding: 256 tokens from a model of that size, drawn at temperature 1; uncached
 import dataclasses
 import os
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ def theirs_training(bf16: bool) -> Callable[[], None]:
 
 def ours_decoding(n: int) -> Callable[[], None]:
     cfg = dataclasses.replace(SMALL, length=LENGTH)
-    params = jax.jit(gpt.algorithm(cfg, batch_size=1).init)(jax.random.key(0)).params
+    params = jax.jit(partial(gpt.init_params, cfg))(jax.random.key(0))
     draw = jax.jit(
         lambda params, keys: decoding.decode(gpt.decoding_step(cfg, params), gpt.empty_cache(cfg, n), LENGTH, keys=keys)
     )

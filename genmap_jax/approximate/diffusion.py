@@ -6,14 +6,16 @@ Models" (arXiv:2206.00364); Lipman et al. 2023, "Flow Matching for Generative Mo
 
 All are one model, `denoise(y, sigma, label) -> x_hat` of noised data y = x + sigma noise, and differ in four choices:
 
-    schedule      how much noise, how often: log SNR as a function of time       samplers/log_snr.py
-    prediction    what the network puts out                                      samplers/predictions.py
+    schedule      how much noise, how often: log SNR as a function of time       processes/log_snr.py
+    prediction    what the network puts out                                      processes/predictions.py
     weighting     what an error costs at each noise level                        objectives/denoising.py
     sampler       how the noise is taken away again                              samplers/denoising.py, guidance.py
 
     log_prob      the variational bound, or the ODE's estimate                   objectives/diffusion_bound.py
 
 The papers' choices are changes to a configuration: dataclasses.replace(cfg, **diffusion.EDM).
+
+A conditional model reads the label of a batch; where it is dropped in training, an extra label stands for "none".
 
 Differs from the papers: the network is told log sigma through sinusoids, not time or an integer; the ends of every
 schedule are set and stay (`log_snr_max`, `log_snr_min`), also of the learned one; VDM's decoder is a discretised
@@ -23,7 +25,7 @@ Gaussian with the exact CDF; no augmentation, no dropout.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
 import flax.struct
@@ -32,9 +34,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from genmap_jax import algorithm as algorithms
-from genmap_jax import averaging, parallel
-from genmap_jax.algorithm import Algorithm, Array, Batch, Key, LogProb, Params, init_state, minimise
-from genmap_jax.data import pixels
+from genmap_jax import averaging
+from genmap_jax.algorithm import (
+    Algorithm,
+    Array,
+    Batch,
+    Cond,
+    Family,
+    Key,
+    LogProb,
+    Params,
+    averaged,
+    check_cond,
+    init_state,
+    minimise,
+)
+from genmap_jax.choices import check_choices
+from genmap_jax.keys import example_keys, uniform
 from genmap_jax.nn.adm import ADM
 from genmap_jax.nn.dit import DiT
 from genmap_jax.nn.mlp import MLP
@@ -42,104 +58,121 @@ from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives import diffusion_bound
 from genmap_jax.objectives.denoising import Weighting, even_times, weighted_denoising
 from genmap_jax.optim import Optim, optimizer
-from genmap_jax.samplers import denoising, guidance, log_snr, predictions
-from genmap_jax.samplers.denoising import Denoise
-from genmap_jax.samplers.log_snr import Schedule
-from genmap_jax.samplers.watching import watch
+from genmap_jax.processes import Denoise, log_snr, predictions
+from genmap_jax.processes.log_snr import Schedule
+from genmap_jax.samplers import denoising, guidance
+from genmap_jax.shapes import expect
+from genmap_jax.spaces import Space, labels
 
 EMBEDDING = 128
 """Width of the embedding of the noise level."""
 
-DDPM = {"schedule": "cosine", "prediction": "eps", "weighting": "simple", "sampler": "ancestral"}
-VDM = {"schedule": "linear", "prediction": "eps", "weighting": "vlb", "sampler": "ancestral"}
-EDM = {"schedule": "lognormal", "prediction": "F", "weighting": "edm", "sampler": "heun", "sample_schedule": "karras"}
+DDPM: dict[str, Any] = {"schedule": "cosine", "prediction": "eps", "weighting": "simple", "sampler": "ancestral"}
+VDM: dict[str, Any] = {"schedule": "linear", "prediction": "eps", "weighting": "vlb", "sampler": "ancestral"}
+EDM: dict[str, Any] = {
+    "schedule": "lognormal",
+    "prediction": "F",
+    "weighting": "edm",
+    "sampler": "heun",
+    "sample_schedule": "karras",
+}
 EDM2 = EDM | {"weighting": "uncertainty"}
-FLOW_MATCHING = {"schedule": "flow", "prediction": "velocity", "weighting": "output", "sampler": "euler"}
+FLOW_MATCHING: dict[str, Any] = {
+    "schedule": "flow",
+    "prediction": "velocity",
+    "weighting": "output",
+    "sampler": "euler",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    system: ClassVar[str] = "Diffusion"
-    objective: ClassVar[str] = "weighted denoising"
+    """The four choices, the network, and how the model is sampled and evaluated."""
 
-    shape: tuple[int, ...]
-    """(H, W, C) of images or (D,) of vectors."""
-    levels: int = 256
-    """Grey values of images; vectors ignore it."""
+    space: Space
+    """The space of one example: images or vectors."""
     classes: int | None = None
-    """Of labelled data: the model is p(x | label), and where labels are dropped p(x) too."""
+    """Classes of the labels of the data; the model is then p(x | label) and, where labels are dropped, p(x) too. None
+    reads no labels."""
     label_drop: float = 0.1
-    """Share of training labels replaced by "none", which classifier-free guidance needs."""
+    """Share of training labels that are replaced by "none", which classifier-free guidance needs."""
 
     schedule: Literal["linear", "ddpm", "cosine", "flow", "lognormal", "karras", "learned"] = "linear"
-    """log SNR over time; "learned": a monotone network, for the least variance of the bound."""
+    """The log SNR over time in training; "learned" is a monotone network, for the least variance of the bound."""
     log_snr_max: float = 13.3
-    """At time 0, where the data are decoded: sigma = exp(-log_snr / 2) = 0.0013."""
+    """The log SNR at time 0, where the data are decoded: sigma = exp(-log_snr / 2) = 0.0013 (VDM)."""
     log_snr_min: float = -5.0
-    """At time 1, where sampling starts: sigma = 12."""
+    """The log SNR at time 1, where sampling starts: sigma = 12 (VDM)."""
     log_sigma: tuple[float, float] = log_snr.LOG_SIGMA
-    """Mean and standard deviation of log sigma under "lognormal": which noise levels training looks at. Too low a mean
-    on large or plain images, and the model learns strokes but neither shapes nor labels, which form at much noise."""
+    """Mean and standard deviation of log sigma under "lognormal": which noise levels training looks at (EDM: -1.2 and
+    1.2). Too low a mean on large or plain images, and the model learns strokes but neither shapes nor labels, which
+    form at much noise."""
     prediction: Literal["eps", "x0", "v", "F", "velocity", "levels"] = "eps"
-    """"levels": a distribution over the grey values of each pixel, of which the denoiser is the posterior mean."""
+    """What the network puts out; "levels" is a distribution over the grey values of each pixel, of which the denoiser
+    is the posterior mean."""
     weighting: Weighting = "vlb"
+    """The weight of the loss at each noise level; see `objectives.denoising.weight`."""
     data_std: float = 1.0
-    """Standard deviation of the data, images counted from -1 to 1: of the scaling of F, and of the prior N(0,
-    data_std^2 + sigma^2) at time 1."""
+    """Standard deviation of the data, images counted from -1 to 1. The scaling of F uses it (EDM: 0.5), and the prior
+    N(0, data_std^2 + sigma^2) at time 1."""
     antithetic: bool = True
-    """Times evenly spaced over the batch, from one random offset, instead of independent ones."""
+    """The times of a batch are evenly spaced from one random offset; False draws them independently."""
 
     network: Literal["mlp", "unet", "adm", "dit"] = "mlp"
-    """"unet" is DDPM++'s, "adm" that of ADM, "dit" a transformer on patches."""
+    """The network: a residual MLP, the U-Net of DDPM++, that of ADM, or a transformer on patches."""
     width: int = 256
-    """mlp: hidden units. unet, adm: channels at the finest resolution. dit: of a token."""
+    """Hidden units of "mlp", channels of "unet" and "adm" at the finest resolution, or width of a token of "dit"."""
     blocks: int = 3
-    """Residual or transformer blocks; unet, adm: per resolution."""
-    mult: tuple[int, ...] = (1, 2, 2, 2)
-    """unet, adm: channels of each resolution in units of width, finest first."""
+    """Residual or transformer blocks; those of "unet" and "adm" are counted per resolution."""
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of "unet" and "adm" at each resolution in units of width, finest first."""
     attention: tuple[int, ...] = (16,)
-    """unet, adm: resolutions with self-attention."""
+    """Resolutions of "unet" and "adm" that have self-attention."""
     head_width: int = 64
-    """adm, dit: channels of an attention head."""
+    """Channels of an attention head of "adm" and "dit"."""
     patch: int = 2
-    """dit: side of a patch."""
+    """Side of a patch of "dit", in pixels."""
     fourier: tuple[int, ...] = ()
-    """Exponents n of extra inputs sin and cos (2^n pi x), by which a network sees the last bits. VDM: 7, 8."""
+    """Exponents n of extra inputs sin and cos (2^n pi x), by which a network sees the last bits (VDM: 7, 8)."""
 
-    sampler: Literal["ancestral", "ddim", "euler", "heun", "dpmpp_2m", "adaptive"] = "ancestral"
+    sampler: denoising.Name = "ancestral"
+    """The sampler; "ode" is the probability-flow ODE by an adaptive solver."""
     sample_schedule: log_snr.Name | None = None
-    """Schedule whose even times are the sampler's; None takes that of training ("linear" for a learned one)."""
+    """The schedule whose evenly spaced times the sampler steps through; None takes that of training ("linear" for a
+    learned one)."""
     sample_steps: int = 250
-    """Steps of the sampler; heun makes two evaluations in each."""
+    """Steps of the sampler; "heun" makes two evaluations in each."""
     eta: float = 0.0
-    """ddim: from the ODE (0) to ancestral sampling (1)."""
+    """The noise of "ddim": from the ODE (0) to ancestral sampling (1)."""
     churn: float = 0.0
-    """heun: S_churn, noise added and removed again; at all levels."""
+    """The noise S_churn that "heun" adds and removes again, at all noise levels."""
     guidance: float = 1.0
-    """Weight of classifier-free guidance: 1 is the conditional model, above it labels count for more."""
+    """The weight of classifier-free guidance: 1 is the conditional model, above it labels count for more."""
     guidance_interval: tuple[float, float] = (0.0, 1e9)
-    """Noise levels sigma inside which samples are guided."""
+    """The noise levels sigma between which samples are guided."""
     guidance_rescale: float = 0.0
-    """Share of the guided prediction brought back to the spread of the unguided one."""
+    """Share of the guided prediction that is brought back to the spread of the unguided one."""
 
     likelihood: Literal["bound", "ode"] = "bound"
-    """What log_prob gives: the variational bound, or the ODE's estimate."""
+    """What log_prob gives: the variational bound, or the estimate by the ODE."""
     bound_steps: int | None = None
-    """T of the bound, all of whose terms are computed; None is continuous time."""
+    """The number of steps T of the bound, all of whose terms are computed; None is continuous time."""
     bound_draws: int = 64
-    """Continuous time: draws of time averaged per example."""
-    trace: Literal["exact", "hutchinson"] = "exact"
-    """ode: the divergence; "exact" costs D Jacobian products, right up to some 64 dimensions."""
+    """Draws of time averaged per example by the bound in continuous time."""
+    divergence: Literal["exact", "hutchinson"] = "exact"
+    """How "ode" computes the divergence: "exact" costs D Jacobian products, right up to some 64 dimensions."""
     probes: int = 1
-    """hutchinson: probes averaged per example."""
+    """Probes averaged per example by "hutchinson"; from 2 on, the likelihood has a standard error."""
     tol: float = 1e-4
-    """Relative and absolute tolerance of the ODE solver, in likelihood and adaptive sampler."""
+    """The relative and absolute tolerance of the ODE solver, in likelihood and sampler."""
 
     optim: Optim = Optim()
+    """The optimizer."""
     ema_halflife: float | None = None
-    """In examples; None evaluates the last parameters."""
+    """The half-life of the parameters' average, in examples; None evaluates the last parameters."""
     power_ema: tuple[float, ...] = ()
-    """Widths of further averages to track, from which experiments/post_hoc_ema.py makes any other; EDM2: 0.05, 0.1."""
+    """Widths of further averages that are tracked, from which experiments/post_hoc_ema.py makes any other (EDM2: 0.05
+    and 0.1)."""
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------
@@ -156,9 +189,9 @@ class Network(nn.Module):
         emb = sinusoidal(4.0 * log_sigma, EMBEDDING, period=100.0)  # log sigma: about -7 to 5
         if cfg.classes is not None:
             emb = emb + nn.Embed(cfg.classes + 1, EMBEDDING, embedding_init=nn.initializers.normal(1.0))(label)
-        x, shape, features = y, cfg.shape, cfg.shape[-1]
+        x, shape, features = y, cfg.space.shape, cfg.space.shape[-1]
         if cfg.prediction == "levels":
-            shape, features = (*shape, cfg.levels), features * cfg.levels
+            shape, features = (*shape, cfg.space.levels), features * cfg.space.levels
         if cfg.fourier:
             waves = [f(2.0**n * math.pi * y) for n in cfg.fourier for f in (jnp.sin, jnp.cos)]
             x = jnp.concatenate([y, *waves], axis=-1)
@@ -167,9 +200,9 @@ class Network(nn.Module):
         elif cfg.network == "dit":
             net = DiT(features, cfg.width, cfg.blocks, cfg.width // cfg.head_width, cfg.patch)
         elif cfg.network == "adm":
-            net = ADM(features, cfg.width, cfg.mult, cfg.blocks, cfg.attention, cfg.head_width)
+            net = ADM(features, cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention, cfg.head_width)
         else:
-            net = UNet(features, cfg.width, cfg.mult, cfg.blocks, cfg.attention)
+            net = UNet(features, cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention)
         return net(x, emb).reshape(-1, *shape)
 
 
@@ -193,7 +226,7 @@ def schedule_of(cfg: Config, params: Params) -> Schedule:
 
 
 def schedule_of_bound(cfg: Config, params: Params) -> Schedule:
-    """The schedule of the bound: a straight line stands in for fixed schedules in continuous time.
+    """The schedule of the bound. For a fixed schedule in continuous time it is linear log SNR: the same bound.
 
     There the bound does not depend on the course, but the variance of its estimate does: "lognormal" hardly ever looks
     at the ends, and then with enormous weights.
@@ -204,10 +237,22 @@ def schedule_of_bound(cfg: Config, params: Params) -> Schedule:
 
 
 def denoiser(cfg: Config, params: Params) -> Denoise:
-    """denoise(y [B, *shape], sigma [B], label [B] or None) -> x_hat; the label `classes` stands for none."""
-    network = lambda y, log_sigma, label: Network(cfg).apply({"params": params["network"]}, y, log_sigma, label)  # noqa: E731
+    """denoise(y [B, *shape], sigma [B], label [B] or None) -> x_hat; the label `classes` stands for "none".
+
+    Raises ValueError on other shapes, and unless labels come exactly with a conditional model.
+    """
+
+    def network(y, log_sigma, label):
+        if (label is None) != (cfg.classes is None):
+            raise ValueError(
+                f"label: classes={cfg.classes}, so {'labels are needed' if label is None else 'give None'}"
+            )
+        expect((None, *cfg.space.shape), y=y)
+        expect((y.shape[0],), sigma=log_sigma, **({} if label is None else {"label": label}))
+        return Network(cfg).apply({"params": params["network"]}, y, log_sigma, label)
+
     if cfg.prediction == "levels":
-        return predictions.levels_denoiser(network, cfg.levels, cfg.data_std)
+        return predictions.levels_denoiser(network, cfg.space.grey_levels, cfg.data_std)
     return predictions.denoiser(cfg.prediction, network, cfg.data_std)
 
 
@@ -216,35 +261,16 @@ def guided_denoiser(cfg: Config, params: Params) -> Denoise:
     denoise = denoiser(cfg, params)
     if cfg.guidance == 1.0:
         return denoise
-    options = {"interval": cfg.guidance_interval, "rescale": cfg.guidance_rescale}
-    return guidance.guided(denoise, guidance.unconditional(denoise, cfg.classes), cfg.guidance, **options)
+    assert cfg.classes is not None  # `check`: only a conditional model is guided
+    without = guidance.unconditional(denoise, cfg.classes)
+    interval, rescale = cfg.guidance_interval, cfg.guidance_rescale
+    return guidance.guided(denoise, without, cfg.guidance, interval=interval, rescale=rescale)
 
 
-def solver(cfg: Config, denoise: Denoise, sigmas: np.ndarray, keys: Key, label: Array | None) -> denoising.Step:
-    """The sampler a configuration names, as one step; see `samplers.denoising`."""
-    return {
-        "ancestral": lambda: denoising.ancestral(denoise, sigmas, keys, cond=label),
-        "ddim": lambda: denoising.ddim(denoise, sigmas, keys, eta=cfg.eta, cond=label),
-        "euler": lambda: denoising.euler(denoise, sigmas, cond=label),
-        "heun": lambda: denoising.heun(denoise, sigmas, keys, churn=cfg.churn, cond=label),
-        "dpmpp_2m": lambda: denoising.dpmpp_2m(denoise, sigmas, cond=label),
-    }[cfg.sampler]()
-
-
-def levels_of(cfg: Config) -> np.ndarray:
+def sigmas_of(cfg: Config) -> np.ndarray:
     """Noise levels of the sampler, falling from sigma at log_snr_min to sigma at log_snr_max, then 0."""
     name = cfg.sample_schedule or ("linear" if cfg.schedule == "learned" else cfg.schedule)
     return denoising.grid(log_snr.fixed(name, cfg.log_snr_max, cfg.log_snr_min, cfg.log_sigma), cfg.sample_steps)
-
-
-def to_real(cfg: Config, data: Array) -> Array:
-    """Data as the batch holds them -> x: images on the grid from -1 to 1."""
-    return pixels.to_grid(data, cfg.levels) if len(cfg.shape) == 3 else data
-
-
-def from_real(cfg: Config, x: Array) -> Array:
-    """The inverse, to the nearest grey value."""
-    return pixels.from_grid(x, cfg.levels) if len(cfg.shape) == 3 else x
 
 
 def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array]]:
@@ -256,16 +282,16 @@ def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array
         drop = jax.vmap(lambda key: jax.random.bernoulli(key, cfg.label_drop))(keys)
         return jnp.where(drop, cfg.classes, batch["label"])
 
-    def uncertainty(params, level):
-        return Uncertainty().apply({"params": params["uncertainty"]}, -0.5 * level)
+    def uncertainty(params, log_snr):
+        return Uncertainty().apply({"params": params["uncertainty"]}, -0.5 * log_snr)
 
     return weighted_denoising(
         lambda params: schedule_of(cfg, params),
         lambda params: denoiser(cfg, params),
-        lambda batch: to_real(cfg, batch["image" if len(cfg.shape) == 3 else "x"]),
+        lambda batch: cfg.space.to_grid(batch[cfg.space.field]),
         some_labels,
         cfg.weighting,
-        cfg.prediction,
+        "x0" if cfg.prediction == "levels" else cfg.prediction,  # asked by the weighting "output" only
         cfg.data_std,
         uncertainty if cfg.weighting == "uncertainty" else None,
     )
@@ -276,34 +302,27 @@ def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array
 
 @flax.struct.dataclass
 class State(algorithms.State):
-    """With an average of the parameters for each width of `power_ema`."""
+    """The state of `minimise`, with an average of the parameters for each width of `power_ema`."""
 
     tracked: tuple[Params, ...] = ()
 
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
-    images = len(cfg.shape) == 3
+    cfg.space.check()
+    shape, images = cfg.space.shape, cfg.space.image
     convolutional = cfg.network in ("unet", "adm")
-    factor = 2 ** (len(cfg.mult) - 1) if convolutional else cfg.patch if cfg.network == "dit" else 1
-    fields = {field.name: field.type for field in dataclasses.fields(cfg)}
-    for name in ("schedule", "prediction", "weighting", "network", "sampler", "likelihood", "trace"):
-        allowed = get_args(fields[name])
-        if getattr(cfg, name) not in allowed:
-            raise ValueError(f"{name}={getattr(cfg, name)!r}: choose one of {', '.join(map(repr, allowed))}")
-    if len(cfg.shape) not in (1, 3):
-        raise ValueError(f"shape={cfg.shape}: give (H, W, C) for images or (D,) for vectors")
-    if images and not 2 <= cfg.levels <= 256:
-        raise ValueError(f"levels={cfg.levels}: uint8 images have 2 to 256 grey values")
+    factor = 2 ** (len(cfg.channel_mult) - 1) if convolutional else cfg.patch if cfg.network == "dit" else 1
+    check_choices(cfg)
     if not cfg.log_snr_min < cfg.log_snr_max:
         raise ValueError(f"log_snr_min={cfg.log_snr_min} must be less than log_snr_max={cfg.log_snr_max}: swap them")
     if cfg.schedule == "learned" and cfg.weighting != "vlb":
         raise ValueError(f"schedule='learned' is learned for the bound: set weighting='vlb', not {cfg.weighting!r}")
     if cfg.network != "mlp" and not images:
-        raise ValueError(f"network={cfg.network!r} needs a shape (H, W, C), not {cfg.shape}: use network='mlp'")
-    if images and (cfg.shape[0] % factor or cfg.shape[1] % factor):
-        name = f"mult={cfg.mult}" if convolutional else f"patch={cfg.patch}"
-        raise ValueError(f"{name} needs a shape that divides by {factor}, not {cfg.shape}: shorten it")
+        raise ValueError(f"network={cfg.network!r} needs images, not space.shape={shape}: use network='mlp'")
+    if images and (shape[0] % factor or shape[1] % factor):
+        name = f"channel_mult={cfg.channel_mult}" if convolutional else f"patch={cfg.patch}"
+        raise ValueError(f"{name} needs an image that divides by {factor}, not {shape}: shorten it")
     if cfg.network == "adm" and cfg.width % 4:
         raise ValueError(f"width={cfg.width} of network='adm' must be a multiple of 4")
     if cfg.network == "dit" and (cfg.width % cfg.head_width or cfg.width % 4):
@@ -316,8 +335,8 @@ def check(cfg: Config) -> None:
         )
     if cfg.data_std <= 0:
         raise ValueError(f"data_std={cfg.data_std}: give the standard deviation of the data, above 0")
-    least = 2 if cfg.sampler == "dpmpp_2m" else 1
-    if cfg.sample_steps < least:
+    if cfg.sample_steps < denoising.least_steps(cfg.sampler):
+        least = denoising.least_steps(cfg.sampler)
         raise ValueError(f"sample_steps={cfg.sample_steps}: sampler={cfg.sampler!r} needs at least {least}")
     if not 0.0 <= cfg.eta <= 1.0 or cfg.churn < 0.0:
         raise ValueError(f"eta={cfg.eta}, churn={cfg.churn}: eta is from 0 to 1, churn at least 0")
@@ -336,28 +355,19 @@ def check(cfg: Config) -> None:
         )
 
 
-def check_labels(cfg: Config, label: Array | None) -> None:
-    """Raise ValueError on labels of an unconditional model or, where their values are known, outside the classes."""
-    if label is None:
-        return
-    if cfg.classes is None:
-        raise ValueError("this diffusion model is unconditional, classes=None: call sample with cond=None")
-    if not isinstance(label, jax.core.Tracer) and not ((0 <= label) & (label <= cfg.classes)).all():
-        raise ValueError(f"cond has labels outside 0 to classes={cfg.classes} - 1 (or {cfg.classes} for none)")
-
-
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a diffusion model to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
     if cfg.schedule != "learned":
         log_snr.checked(schedule_of(cfg, {}))
-    tx, sigmas = optimizer(cfg.optim, batch_size), levels_of(cfg)
-    name = "image" if len(cfg.shape) == 3 else "x"
+    tx, sigmas, space = optimizer(cfg.optim, batch_size), sigmas_of(cfg), cfg.space
+    reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
 
-    def init(key):
+    def init(key: Key, batch: Batch) -> State:
         for_network, for_schedule = jax.random.split(key)
         label = None if cfg.classes is None else jnp.zeros(1, jnp.int32)
-        params = {"network": Network(cfg).init(for_network, jnp.zeros((1, *cfg.shape)), jnp.zeros(1), label)["params"]}
+        y = jnp.zeros((1, *space.shape))
+        params = {"network": Network(cfg).init(for_network, y, jnp.zeros(1), label)["params"]}
         if cfg.schedule == "learned":
             params["schedule"] = log_snr.Learned().init(for_schedule, jnp.zeros(1))["params"]
         if cfg.weighting == "uncertainty":
@@ -368,56 +378,76 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     update = minimise(training_loss(cfg), tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
 
-    def step(state, batch, key):
+    def step(state: State, batch: Batch, key: Key):
         for_time, key = jax.random.split(key)
-        size = len(batch[name])
+        size = len(batch[space.field])
         if cfg.antithetic:
             t = even_times(for_time, size, axis_name)
         else:
-            t = jax.vmap(jax.random.uniform)(parallel.example_keys(for_time, size, axis_name))
+            t = uniform(example_keys(for_time, size, axis_name))
         state, metrics = update(state, {**batch, "t": t}, key)
         tracked = averaging.power_update(state.tracked, state.params, state.step, cfg.power_ema)
-        return state.replace(tracked=tracked), metrics
+        return dataclasses.replace(state, tracked=tracked), metrics
 
-    def draw(state, key, n, cond, frames):
-        """Frames [frames, n, ...] of what the model makes of its noise, the last the samples."""
-        check_labels(cfg, cond)
-        for_start, for_noise, for_label = (parallel.example_keys(k, n) for k in jax.random.split(key, 3))
-        if cfg.classes is not None and cond is None:
-            cond = jax.vmap(lambda k: jax.random.randint(k, (), 0, cfg.classes))(for_label)
-        denoise = guided_denoiser(cfg, state.averaged)
-        y = denoising.start(float(sigmas[0]), cfg.data_std, for_start, cfg.shape)
-        if cfg.sampler == "adaptive":
-            x, _ = denoising.adaptive(denoise, y, float(sigmas[0]), float(sigmas[-2]), tol=cfg.tol, cond=cond)
-            return x[None]
-        step = solver(cfg, denoise, sigmas, for_noise, cond)
-        y, x_hat = watch(step, (y, jnp.zeros_like(y)), cfg.sample_steps, frames)
-        return x_hat.at[-1].set(y[-1])
+    def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
+        return trajectory(state, key, n, cond, 1)[-1]
 
-    def sample(state, key, n, cond=None):
-        return from_real(cfg, draw(state, key, n, cond, 1)[-1])
+    def trajectory(state: State, key: Key, n: int, cond: Cond | None, frames: int) -> Array:
+        """What the model believes the data are, from the first noise on; the last frame is the samples."""
+        check_cond(reads, n, cond)
+        for_start, for_noise, _ = (example_keys(k, n) for k in jax.random.split(key, 3))
+        y = denoising.start((cfg.data_std**2 + float(sigmas[0]) ** 2) ** 0.5, for_start, space.shape)
+        options: dict[str, Any] = {"eta": cfg.eta, "churn": cfg.churn, "tol": cfg.tol, "cond": cond and cond["label"]}
+        denoise = guided_denoiser(cfg, averaged(state))
+        return space.from_grid(denoising.draw(cfg.sampler, denoise, y, sigmas, for_noise, frames, **options))
 
-    def trace(state, key, n, frames):
-        """What the model believes the data are, from the first noise on."""
-        return from_real(cfg, draw(state, key, n, None, frames))
-
-    def log_prob(state, batch, key) -> LogProb:
-        data, params = batch[name], state.averaged
-        arguments = denoiser(cfg, params), schedule_of_bound(cfg, params), data, to_real(cfg, data)
-        keys = parallel.example_keys(key, len(data))
-        both = {
+    def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
+        data, params = batch[space.field], averaged(state)
+        expect((None, *space.shape), **{space.field: data})
+        arguments = denoiser(cfg, params), schedule_of_bound(cfg, params), data, space.to_grid(data)
+        keys = example_keys(key, len(data))
+        both: dict[str, Any] = {
             "data_std": cfg.data_std,
-            "levels": cfg.levels if name == "image" else None,
-            "cond": batch["label"] if cfg.classes else None,
+            "levels": space.levels,
+            "cond": None if cfg.classes is None else batch["label"],
         }
         if cfg.likelihood == "bound":
             return diffusion_bound.bound(*arguments, keys, steps=cfg.bound_steps, draws=cfg.bound_draws, **both)
-        probes = cfg.probes if cfg.trace == "hutchinson" else 0
+        probes = cfg.probes if cfg.divergence == "hutchinson" else 0
         return diffusion_bound.ode_estimate(*arguments, keys, probes=probes, tol=cfg.tol, **both)
 
-    if cfg.sampler == "adaptive":
-        return Algorithm(init, step, sample, log_prob)
-    evaluations = (2 * cfg.sample_steps - 1 if cfg.sampler == "heun" else cfg.sample_steps) * (
-        1 + (cfg.guidance != 1.0)
+    evaluations = denoising.evaluations(cfg.sampler, cfg.sample_steps)
+    return Algorithm(
+        reads=reads,
+        init=init,
+        step=step,
+        sample=sample,
+        log_prob=log_prob,
+        evaluations=evaluations and evaluations * (1 if cfg.guidance == 1.0 else 2),
+        trajectory=None if cfg.sampler == "ode" else trajectory,
     )
-    return Algorithm(init, step, sample, log_prob, evaluations=evaluations, trace=trace)
+
+
+FAMILY = Family(
+    name="Diffusion",
+    continent="approximate",
+    objective="weighted denoising",
+    citation="Ho et al. 2020, https://arxiv.org/abs/2006.11239; Kingma et al. 2021, https://arxiv.org/abs/2107.00630",
+    algorithm=algorithm,
+    sampling=(
+        "sampler",
+        "sample_schedule",
+        "sample_steps",
+        "eta",
+        "churn",
+        "guidance",
+        "guidance_interval",
+        "guidance_rescale",
+        "likelihood",
+        "bound_steps",
+        "bound_draws",
+        "divergence",
+        "probes",
+        "tol",
+    ),
+)

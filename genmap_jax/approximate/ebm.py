@@ -1,4 +1,4 @@
-"""Energy-based model: p(x) = exp(-E(x)) / Z, learned by contrastive divergence, at temperature 1.
+"""Energy-based model (EBM): p(x) = exp(-E(x)) / Z, learned by contrastive divergence, at temperature 1.
 
     E(x) = f(x) + |x - mu|^2 / (2 s^2)
 
@@ -16,71 +16,78 @@ up to the step size of the chain, which also limits how narrow a law it can foll
 """
 
 import dataclasses
-import math
-from typing import ClassVar, Literal
+from typing import Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genmap_jax import parallel
-from genmap_jax.algorithm import Algorithm, Batch, Key, LogProb, Params
-from genmap_jax.data import pixels
+from genmap_jax import keys as per_example
+from genmap_jax.algorithm import Algorithm, Array, Batch, Cond, Family, Key, LogProb, Params, averaged, check_cond
+from genmap_jax.choices import check_choices
+from genmap_jax.keys import example_keys
 from genmap_jax.objectives import contrastive_divergence as cd
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.samplers import langevin
 from genmap_jax.samplers.annealed_importance import Estimate, annealed_importance
-from genmap_jax.samplers.watching import watch
-
-Array = jax.Array
+from genmap_jax.samplers.trajectory import loop_frames
+from genmap_jax.shapes import expect
+from genmap_jax.spaces import Space
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Network, sampler and evaluation of the model."""
+    """Network, chains and evaluation of an energy-based model."""
 
-    system: ClassVar[str] = "EBM"
-    objective: ClassVar[str] = "contrastive divergence"
-
-    shape: tuple[int, ...] = (8, 8, 1)
-    """(H, W, C): images, uniformly dequantised to [-1, 1). (D,): vectors, taken as they are."""
-    levels: int = 17
-    """Grey values of an image."""
+    space: Space
+    """Space of one example: images, uniformly dequantised to [-1, 1), or vectors, taken as they are."""
 
     network: Literal["mlp", "conv"] = "mlp"
+    """Kind of the network f: dense layers, or the residual convolutions of Du & Mordatch (2019) for images."""
     width: int = 256
+    """Width of the hidden layers of mlp, or channels of the two finer resolutions of conv, which has twice as many at
+    the two coarser ones (Du & Mordatch: 128)."""
     depth: int = 3
-    """mlp: hidden layers. conv: residual blocks at each of the four resolutions."""
+    """Number of hidden layers of mlp, or of residual blocks at each of the four resolutions of conv."""
     frequencies: int = 0
-    """Also feed f with sin(2^j z), cos(2^j z), j < frequencies, of each coordinate z: learns fine detail sooner."""
+    """Number of Fourier features of each coordinate z that f reads beside z: sin(2^j z) and cos(2^j z) for
+    j < frequencies. They let it learn fine detail sooner."""
 
     mu: float = 0.0
+    """Mean of the reference in every dimension, in units of x."""
     s: float = 1.0
-    """Mean and standard deviation of the reference; wide enough to cover the data."""
+    """Standard deviation of the reference in every dimension, in units of x; wide enough to cover the data."""
 
     eps: float = 0.1
-    """Langevin step, in units of x. Chains widen any law narrower than eps, and diverge on one below eps / 2."""
+    """Step size of the Langevin chains, in units of x, in training and in sampling. Chains widen any law narrower than
+    eps, and diverge on one below eps / 2."""
     chain_steps: int = 20
-    """Langevin steps per update."""
+    """Number of Langevin steps per update (Du & Mordatch: 60)."""
     noise: float = 0.0
-    """Standard deviation of Gaussian noise on the data in training (Du & Mordatch 2019): the model is of noised data,
-    less steep, so that longer Langevin steps follow it. Evaluation sees the data without it."""
-    slots: int = 1
-    """Persistent chains per place in the batch. More are more diverse, but each is continued less often."""
+    """Standard deviation of Gaussian noise on the data in training, in units of x (Du & Mordatch 2019). The model is
+    then one of noised data, less steep, so that longer Langevin steps follow it. Evaluation adds no noise."""
+    chains_per_example: int = 1
+    """Number of persistent chains that each place in the batch owns. More are more diverse, but each is continued less
+    often (Du & Mordatch: 10,000 in all)."""
     reinit: float = 0.05
-    """Probability that a chain restarts from the reference. 1: no persistence, all chains start from noise."""
+    """Probability that a chain restarts from the reference (Du & Mordatch: 0.05). At 1 nothing persists: all chains
+    start from noise."""
     alpha: float = 0.0
-    """Weight of the squared energies in the loss."""
+    """Weight of the squared energies in the loss (Du & Mordatch: 1)."""
 
     sample_steps: int = 2000
-    """Length of the chains that `sample` runs from the reference."""
+    """Number of Langevin steps of the chains that `sample` runs from the reference."""
     ais_chains: int = 256
+    """Number of chains of the annealed importance sampling that estimates log Z."""
     ais_temperatures: int = 1000
-    """Annealed importance sampling of log Z, for evaluation only."""
+    """Number of temperatures between the reference and the model in that estimate. Too few make log Z too small, and so
+    the likelihood too large."""
 
     optim: Optim = Optim()
+    """The optimizer of f."""
     ema_halflife: float | None = None
-    """In examples."""
+    """Half-life, in examples, of the moving average of the parameters that samples and likelihoods are computed with;
+    None takes the last parameters."""
 
 
 # ---- networks: features of z = (x - mu) / s -> f [B] -----------------------------------------------------------------
@@ -139,68 +146,111 @@ def features(cfg: Config, x: Array) -> Array:
 
 
 def tilt(cfg: Config, params: Params, x: Array) -> Array:
-    """f(x): what the network adds to the energy of the reference. [B, ...] -> [B]"""
-    return network(cfg).apply(params, features(cfg, x))
+    """f(x): what the network adds to the energy of the reference, in nats. [B, *shape] -> [B]"""
+    expect((None, *cfg.space.shape), x=x)
+    return cast(Array, network(cfg).apply(params, features(cfg, x)))
 
 
 def energy(cfg: Config, params: Params, x: Array) -> Array:
-    """E(x) = f(x) + |x - mu|^2 / (2 s^2). [B, ...] -> [B]"""
+    """E(x) = f(x) + |x - mu|^2 / (2 s^2), in nats. [B, *shape] -> [B]"""
     z = (x - cfg.mu) / cfg.s
     return tilt(cfg, params, x) + 0.5 * jnp.sum(z**2, axis=tuple(range(1, x.ndim)))
 
 
 def reference(cfg: Config, keys: Array) -> Array:
     """Draws of N(mu, s^2 I): [B] keys -> [B, *shape]."""
-    return cfg.mu + cfg.s * jax.vmap(lambda key: jax.random.normal(key, cfg.shape))(keys)
+    return cfg.mu + cfg.s * per_example.normal(keys, cfg.space.shape)
 
 
 def log_partition(cfg: Config, params: Params, key: Key) -> Estimate:
-    """log Z by annealed importance sampling, with its standard error and effective sample size: read them."""
-    f = lambda x: tilt(cfg, params, x)  # noqa: E731
+    """log Z by annealed importance sampling, with its standard error and effective sample size: read them.
+
+    Temperatures are spaced by the power 2: on digits log Z then varies by 0.3 nats between runs, at the power 3 by 1.5.
+    """
     return annealed_importance(
-        f, key, cfg.shape, mu=cfg.mu, s=cfg.s, chains=cfg.ais_chains, temperatures=cfg.ais_temperatures
+        lambda x: tilt(cfg, params, x),
+        key,
+        cfg.space.shape,
+        mu=cfg.mu,
+        s=cfg.s,
+        chains=cfg.ais_chains,
+        temperatures=cfg.ais_temperatures,
+        power=2.0,
     )
 
 
+# ---- the algorithm ---------------------------------------------------------------------------------------------------
+
+
+def check(cfg: Config) -> None:
+    """Raise one ValueError that names the field and the fix."""
+    cfg.space.check()
+    check_choices(cfg)
+    if cfg.network == "conv" and (not cfg.space.image or any(side % 8 for side in cfg.space.shape[:2])):
+        raise ValueError(
+            f"network='conv' halves the sides of images three times, which {cfg.space.shape} does not allow: use 'mlp'"
+        )
+    if cfg.noise < 0:
+        raise ValueError(f"noise={cfg.noise} is a standard deviation: give 0 for none")
+    if cfg.s <= 0 or cfg.eps <= 0:
+        raise ValueError(f"s={cfg.s} and eps={cfg.eps} are lengths: both must be positive")
+    if not 0 <= cfg.reinit <= 1:
+        raise ValueError(f"reinit={cfg.reinit} is a probability: between 0 and 1")
+    if cfg.frequencies < 0:
+        raise ValueError(f"frequencies={cfg.frequencies}: give 0 for none")
+    for name in ("width", "depth", "chain_steps", "chains_per_example", "sample_steps", "ais_temperatures"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name}={getattr(cfg, name)} must be at least 1")
+    if cfg.ais_chains < 2:
+        raise ValueError(f"ais_chains={cfg.ais_chains}: a standard error needs at least 2")
+
+
+class Normalised(NamedTuple):
+    """A state and the estimate of its log Z: what `log_prob` needs, computed once for any number of batches."""
+
+    state: cd.State
+    log_z: Estimate
+
+
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
-    """The energy-based model as the runner sees it. Raises ValueError that names the field and the fix."""
-    _check(cfg)
+    """Bind an energy-based model to its optimizer. Raises ValueError on a configuration that cannot work."""
+    check(cfg)
     tx = optimizer(cfg.optim, batch_size)
-    images = len(cfg.shape) == 3
+    reads = {cfg.space.field: cfg.space}
 
     def observe(batch: Batch, keys: Array) -> Array:
-        return pixels.dequantise(batch["image"], keys, cfg.levels) if images else batch["x"]
+        return cfg.space.dequantise(batch[cfg.space.field], keys)
 
     def observe_noised(batch: Batch, keys: Array) -> Array:
-        keys_u, keys_noise = jax.vmap(jax.random.split, out_axes=1)(keys)
-        return observe(batch, keys_u) + cfg.noise * jax.vmap(lambda k: jax.random.normal(k, cfg.shape))(keys_noise)
+        keys_u, keys_noise = per_example.split(keys)
+        return observe(batch, keys_u) + cfg.noise * per_example.normal(keys_noise, cfg.space.shape)
 
-    def init(key: Key) -> cd.State:
+    def init(key: Key, batch: Batch) -> cd.State:
         key_params, key_buffer = jax.random.split(key)
-        params = network(cfg).init(key_params, features(cfg, jnp.zeros((1, *cfg.shape))))
-        keys = jax.vmap(lambda k: jax.random.split(k, cfg.slots))(parallel.example_keys(key_buffer, batch_size))
-        buffer = jax.vmap(lambda k: reference(cfg, k))(keys)  # [B, slots, *shape]
+        params = network(cfg).init(key_params, features(cfg, jnp.zeros((1, *cfg.space.shape))))
+        chains = jnp.stack(per_example.split(example_keys(key_buffer, batch_size), cfg.chains_per_example))
+        buffer = jax.vmap(lambda keys: reference(cfg, keys), out_axes=1)(chains)  # [B, chains, *shape]
         return cd.init_state(params, tx, buffer, cfg.ema_halflife)
 
-    def sample(state: cd.State, key: Key, n: int, cond: Array | None = None) -> Array:
-        if cond is not None:
-            raise ValueError("this energy-based model is unconditional: call sample with cond=None")
-        return trace(state, key, n, 1)[0]
+    def sample(state: cd.State, key: Key, n: int, cond: Cond | None = None) -> Array:
+        return trajectory(state, key, n, cond, 1)[0]
 
-    def trace(state: cd.State, key: Key, n: int, frames: int) -> Array:
+    def trajectory(state: cd.State, key: Key, n: int, cond: Cond | None, frames: int) -> Array:
+        check_cond(reads, n, cond)
         start, chain = jax.random.split(key)
-        x = reference(cfg, parallel.example_keys(start, n))
-        e = lambda x: energy(cfg, state.averaged, x)  # noqa: E731
-        step = langevin.ula_step(e, parallel.example_keys(chain, n), cfg.eps)
-        x = watch(step, x, cfg.sample_steps, frames)
-        return pixels.requantise(x, cfg.levels) if images else x
+        x = reference(cfg, example_keys(start, n))
+        step = langevin.ula_step(lambda x: energy(cfg, averaged(state), x), example_keys(chain, n), cfg.eps)
+        return cfg.space.requantise(loop_frames(step, x, cfg.sample_steps, frames))
 
-    def log_prob(state: cd.State, batch: Batch, key: Key) -> LogProb:
+    def normalise(state: cd.State, key: Key) -> Normalised:
+        return Normalised(state, log_partition(cfg, averaged(state), key))
+
+    def log_prob(state: cd.State | Normalised, batch: Batch, key: Key) -> LogProb:
         key_u, key_z = jax.random.split(key)
-        x = observe(batch, parallel.example_keys(key_u, len(jax.tree.leaves(batch)[0])))
-        z = log_partition(cfg, state.averaged, key_z)
-        cell = pixels.log_cell(math.prod(cfg.shape), cfg.levels) if images else 0.0
-        weight = cell - energy(cfg, state.averaged, x)
+        state, z = state if isinstance(state, Normalised) else normalise(state, key_z)
+        data = batch[cfg.space.field]
+        x = observe(batch, example_keys(key_u, len(data)))
+        weight = cfg.space.log_cell - energy(cfg, averaged(state), x)
         stderr = jnp.full_like(weight, z.stderr)  # one error common to all examples
         return LogProb(weight - z.log_z, "estimate", stderr, upper=weight - z.lower)
 
@@ -215,24 +265,24 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         ema_halflife=cfg.ema_halflife,
         axis_name=axis_name,
     )
-    return Algorithm(init, step, sample, log_prob, cd.spec, evaluations=cfg.sample_steps, trace=trace)
+    return Algorithm(
+        reads=reads,
+        init=init,
+        step=step,
+        sample=sample,
+        log_prob=log_prob,
+        prepare=normalise,
+        spec=cd.spec,
+        evaluations=cfg.sample_steps,
+        trajectory=trajectory,
+    )
 
 
-def _check(cfg: Config) -> None:
-    if len(cfg.shape) not in (1, 3):
-        raise ValueError(f"shape={cfg.shape}: give (H, W, C) for images or (D,) for vectors")
-    if cfg.network == "conv" and (len(cfg.shape) != 3 or any(side % 8 for side in cfg.shape[:2])):
-        raise ValueError(f"network='conv' halves (H, W) three times, which shape={cfg.shape} does not allow: use 'mlp'")
-    if cfg.noise < 0:
-        raise ValueError(f"noise={cfg.noise} is a standard deviation: give 0 for none")
-    if cfg.s <= 0 or cfg.eps <= 0:
-        raise ValueError(f"s={cfg.s} and eps={cfg.eps} are lengths: both must be positive")
-    if not 0 <= cfg.reinit <= 1:
-        raise ValueError(f"reinit={cfg.reinit} is a probability: between 0 and 1")
-    if cfg.frequencies < 0:
-        raise ValueError(f"frequencies={cfg.frequencies}: give 0 for none")
-    for field in ("width", "depth", "chain_steps", "slots", "sample_steps", "ais_temperatures"):
-        if getattr(cfg, field) < 1:
-            raise ValueError(f"{field}={getattr(cfg, field)} must be at least 1")
-    if cfg.ais_chains < 2:
-        raise ValueError(f"ais_chains={cfg.ais_chains}: a standard error needs at least 2")
+FAMILY = Family(
+    name="EBM",
+    continent="approximate",
+    objective="contrastive divergence",
+    citation="Du & Mordatch 2019, https://arxiv.org/abs/1903.08689",
+    algorithm=algorithm,
+    sampling=("sample_steps", "ais_chains", "ais_temperatures"),
+)

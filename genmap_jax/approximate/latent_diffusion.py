@@ -16,8 +16,6 @@ vectors, and already of about unit variance, since N(0, I) is the VAE's prior.
 """
 
 import dataclasses
-import math
-from typing import ClassVar
 
 import flax.struct
 import jax
@@ -26,68 +24,77 @@ import optax
 
 from genmap_jax import algorithm as algorithms
 from genmap_jax import parallel
-from genmap_jax.algorithm import Algorithm, Array, LogProb, Params, ema_update, player
+from genmap_jax.algorithm import (
+    Algorithm,
+    Array,
+    Batch,
+    Cond,
+    Family,
+    Key,
+    LogProb,
+    Metrics,
+    Params,
+    averaged,
+    check_cond,
+    ema_update,
+    player,
+)
 from genmap_jax.approximate import diffusion, vae
+from genmap_jax.keys import example_keys, normal
 from genmap_jax.objectives import elbo
 from genmap_jax.objectives.denoising import even_times
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.spaces import Space, images, vectors
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    system: ClassVar[str] = "Latent diffusion"
-    objective: ClassVar[str] = "ELBO + weighted denoising"
+    """The two models, and how they are optimised together."""
 
-    shape: tuple[int, ...]
-    """(H, W, C) of images or (D,) of vectors."""
-    levels: int = 256
-    """Grey values of images; vectors ignore it."""
-    autoencoder: vae.Config = vae.Config(shape=(0,))
-    """Of the VAE; its shape and levels are those above, and it is optimised and averaged as said below."""
-    prior: diffusion.Config = diffusion.Config(shape=(0,), **diffusion.EDM)
-    """Of the diffusion model; its shape is the VAE's latent, and it is optimised and averaged as said below."""
+    space: Space
+    """The space of one example: images or vectors."""
+    autoencoder: vae.Config = vae.Config(images(32, 32, 1))
+    """The VAE. Its space becomes the one above, its optimizer and average those below."""
+    prior: diffusion.Config = diffusion.Config(vectors(16), **diffusion.EDM)
+    """The diffusion model. Its space becomes that of the VAE's latent, its optimizer and average those below."""
     bound_samples: int = 16
     """Draws of z averaged per example in log_prob."""
     optim: Optim = Optim()
-    """Of the VAE."""
+    """The optimizer of the VAE."""
     prior_optim: Optim = Optim()
-    """Of the diffusion model."""
+    """The optimizer of the diffusion model."""
     ema_halflife: float | None = None
-    """In examples; None evaluates the last parameters."""
+    """The half-life of the parameters' average, in examples; None evaluates the last parameters."""
 
 
 @flax.struct.dataclass
 class State:
+    """The state of both models, in dicts of "vae" and "prior"."""
+
     step: Array
-    params: dict[str, Params]  # "vae" and "prior"
+    params: dict[str, Params]
     opt_state: dict[str, optax.OptState]
     ema: dict[str, Params] | None
-
-    @property
-    def averaged(self) -> dict[str, Params]:
-        return self.params if self.ema is None else self.ema
 
 
 def parts(cfg: Config) -> tuple[vae.Config, diffusion.Config]:
     """The two configurations, completed."""
-    shape = {"shape": cfg.shape, "levels": cfg.levels}
     return (
-        dataclasses.replace(cfg.autoencoder, **shape),
-        dataclasses.replace(cfg.prior, shape=(cfg.autoencoder.latent,), classes=None),
+        dataclasses.replace(cfg.autoencoder, space=cfg.space),
+        dataclasses.replace(cfg.prior, space=vectors(cfg.autoencoder.latent), classes=None),
     )
 
 
 def encoded(cfg: vae.Config, params: Params, keys: Array, x: Array) -> tuple[Array, Array]:
     """z ~ q(z | x) and log q(z | x) in nats. keys [B], x [B, *shape] -> [B, Z], [B]."""
     mu, logvar = vae.encode(cfg, params, x)
-    eps = jax.vmap(lambda key: jax.random.normal(key, mu.shape[1:]))(keys)
-    return mu + jnp.exp(0.5 * logvar) * eps, (jax.scipy.stats.norm.logpdf(eps) - 0.5 * logvar).sum(-1)
+    noise = normal(keys, mu.shape[1:])
+    return mu + jnp.exp(0.5 * logvar) * noise, (jax.scipy.stats.norm.logpdf(noise) - 0.5 * logvar).sum(-1)
 
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix, beside what the two families check of their parts."""
-    if cfg.prior.sampler == "adaptive":
-        raise ValueError("prior.sampler='adaptive' cannot be watched: choose a sampler with a number of steps")
+    cfg.space.check()
     if cfg.prior.power_ema:
         raise ValueError(f"prior.power_ema={cfg.prior.power_ema} is not tracked here: leave it empty")
     if cfg.bound_samples < 1:
@@ -100,34 +107,36 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     outer, inner = parts(cfg)
     alone, latent = (family.algorithm(c, batch_size=batch_size) for family, c in ((vae, outer), (diffusion, inner)))
     tx = {"vae": optimizer(cfg.optim, batch_size), "prior": optimizer(cfg.prior_optim, batch_size)}
-    name = "image" if len(cfg.shape) == 3 else "x"
+    name, reads = cfg.space.field, {cfg.space.field: cfg.space}
     elbo_loss = elbo.negative_elbo(
-        lambda params, keys, x: vae.elbo_terms(outer, params, keys, x), math.prod(cfg.shape), outer.beta
+        lambda params, keys, batch: vae.elbo_terms(outer, params, keys, batch[name]), cfg.space.dims, outer.beta
     )
     prior_loss = diffusion.training_loss(inner)
 
-    def init(key):
+    def init(key: Key, batch: Batch) -> State:
         for_vae, for_prior = jax.random.split(key)
-        params = {"vae": alone.init(for_vae).params, "prior": latent.init(for_prior).params}
+        z = {inner.space.field: inner.space.zeros(1)}
+        params = {"vae": alone.init(for_vae, batch).params, "prior": latent.init(for_prior, z).params}
         opt_state = {part: tx[part].init(params[part]) for part in tx}
         ema = None if cfg.ema_halflife is None else jax.tree.map(jnp.copy, params)
         return State(jnp.zeros((), jnp.int32), params, opt_state, ema)
 
-    def step(state, batch, key):
+    def step(state: State, batch: Batch, key: Key):
         x, size = batch[name], len(batch[name])
         for_time, for_vae, for_z, for_prior = jax.random.split(key, 4)
-        each = lambda key: parallel.example_keys(key, size, axis_name)  # noqa: E731
+        each = lambda key: example_keys(key, size, axis_name)  # noqa: E731
         z, _ = encoded(outer, state.params["vae"], each(for_z), x)
-        seen = {"x": z, "t": even_times(for_time, size, axis_name)}
+        latents = {inner.space.field: z, "t": even_times(for_time, size, axis_name)}
 
         def means(terms):
             means = {name: term.mean() for name, term in terms.items()}
             return means.pop("loss"), means
 
-        params, opt_state, metrics = {}, {}, {}
+        params, opt_state = {}, {}
+        metrics: Metrics = {}
         for part, loss in (
-            ("vae", lambda params: means(elbo_loss(params, each(for_vae), x))),
-            ("prior", lambda params: means(prior_loss(params, each(for_prior), seen))),
+            ("vae", lambda params: means(elbo_loss(params, each(for_vae), batch))),
+            ("prior", lambda params: means(prior_loss(params, each(for_prior), latents))),
         ):
             now = state.params[part], state.opt_state[part]
             params[part], opt_state[part], value, aux = player(loss, *now, tx[part], axis_name)
@@ -137,32 +146,52 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         metrics["loss"] = metrics["vae_loss"]
         return State(state.step + 1, params, opt_state, ema), metrics
 
-    def as_prior(state):  # what the diffusion model's own sample and log_prob look at
-        return algorithms.State(state.step, state.averaged["prior"], None, None)
+    def as_prior(state: State) -> algorithms.State:
+        """What the diffusion model's own sample and log_prob look at."""
+        return algorithms.State(state.step, averaged(state)["prior"], None, None)
 
-    def sample(state, key, n, cond=None):
-        if cond is not None:
-            raise ValueError("this latent diffusion model is unconditional: call sample with cond=None")
-        return trace(state, key, n, 1)[-1]
-
-    def trace(state, key, n, frames):
-        """The decoder's view of what the diffusion model believes the latents are."""
+    def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
+        check_cond(reads, n, cond)
         for_z, for_x = jax.random.split(key)
-        z = latent.trace(as_prior(state), for_z, n, frames)
-        keys = parallel.example_keys(for_x, n)
-        return jax.lax.map(lambda z: vae.draw(outer, state.averaged["vae"], keys, z), z)
+        z = latent.sample(as_prior(state), for_z, n, None)
+        return vae.draw(outer, averaged(state)["vae"], example_keys(for_x, n), z)
 
-    def log_prob(state, batch, key) -> LogProb:
-        params, x = state.averaged, batch[name]
+    def trajectory(state: State, key: Key, n: int, cond: Cond | None, frames: int) -> Array:
+        """What the decoder makes of the latents that the diffusion model believes in, from the first noise on."""
+        check_cond(reads, n, cond)
+        for_z, for_x = jax.random.split(key)
+        z, keys = latent.trajectory(as_prior(state), for_z, n, None, frames), example_keys(for_x, n)
+        return jax.lax.map(lambda z: vae.draw(outer, averaged(state)["vae"], keys, z), z)
+
+    def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
+        params, x = averaged(state), batch[name]
 
         def one(k):
             for_z, for_bound = jax.random.split(jax.random.fold_in(key, k))
-            z, log_q = encoded(outer, params["vae"], parallel.example_keys(for_z, len(x)), x)
-            inside = latent.log_prob(as_prior(state), {"x": z}, for_bound)
+            z, log_q = encoded(outer, params["vae"], example_keys(for_z, len(x)), x)
+            inside = latent.log_prob(as_prior(state), {inner.space.field: z}, for_bound)
             return vae.log_likelihood(outer, params["vae"], x, z) + inside.nats - log_q
 
         nats = jax.lax.map(one, jnp.arange(cfg.bound_samples))  # [K, B]
         stderr = nats.std(0, ddof=1) / cfg.bound_samples**0.5 if cfg.bound_samples > 1 else None
         return LogProb(nats.mean(0), "lower_bound" if inner.likelihood == "bound" else "estimate", stderr)
 
-    return Algorithm(init, step, sample, log_prob, evaluations=latent.evaluations + 1, trace=trace)
+    return Algorithm(
+        reads=reads,
+        init=init,
+        step=step,
+        sample=sample,
+        log_prob=log_prob,
+        evaluations=latent.evaluations and latent.evaluations + 1,
+        trajectory=latent.trajectory and trajectory,
+    )
+
+
+FAMILY = Family(
+    name="Latent diffusion",
+    continent="approximate",
+    objective="ELBO + weighted denoising",
+    citation="Rombach et al. 2022, https://arxiv.org/abs/2112.10752",
+    algorithm=algorithm,
+    sampling=("bound_samples", *(f"prior.{name}" for name in diffusion.FAMILY.sampling if "guidance" not in name)),
+)

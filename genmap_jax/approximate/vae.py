@@ -1,4 +1,4 @@
-"""Variational autoencoder: a lower bound on log p(x) from an amortised Gaussian posterior.
+"""Variational autoencoder (VAE): a lower bound on log p(x) from an amortised Gaussian posterior.
 
 Kingma & Welling 2014, "Auto-Encoding Variational Bayes" (arXiv:1312.6114); Rezende et al. 2014 (arXiv:1401.4082).
 Importance-weighted evaluation: Burda et al. 2016 (arXiv:1509.00519). Discretised logistic decoder: Kingma et al. 2016
@@ -15,18 +15,36 @@ Gaussian pixels; the conv network is residual, without normalisation layers.
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genmap_jax import parallel
-from genmap_jax.algorithm import Algorithm, Array, Key, LogProb, Params, init_state, minimise
-from genmap_jax.data import pixels
-from genmap_jax.evaluate.path_length import slerp
+from genmap_jax import keys as per_example
+from genmap_jax.algorithm import (
+    Algorithm,
+    Array,
+    Batch,
+    Cond,
+    Family,
+    Key,
+    LogProb,
+    Params,
+    State,
+    averaged,
+    check_cond,
+    init_state,
+    minimise,
+)
+from genmap_jax.choices import check_choices
+from genmap_jax.keys import example_keys
+from genmap_jax.likelihoods import discretised_logistic, gaussian
 from genmap_jax.objectives import elbo
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.samplers.interpolation import slerp
+from genmap_jax.shapes import expect
+from genmap_jax.spaces import Space
 
 LOG_SCALE_FLOOR = math.log(0.1)
 """Smallest log-scale of the image decoder, in grey levels: about that of PixelCNN++. At 0.1 the value at the mean has
@@ -35,53 +53,33 @@ LOG_SCALE_FLOOR = math.log(0.1)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    system: ClassVar[str] = "VAE"
-    objective: ClassVar[str] = "ELBO"
+    """Network, decoder and bound of a VAE."""
 
-    shape: tuple[int, ...]
-    """(H, W, C) of images or (D,) of vectors."""
-    levels: int = 256
-    """Grey values of images; vectors ignore it."""
+    space: Space
+    """Space of one example: images under a discretised logistic decoder, or vectors under a Gaussian one."""
     latent: int = 16
-    """Dimensions of z."""
+    """Number of dimensions of the latent z."""
     network: Literal["mlp", "conv"] = "mlp"
+    """Kind of encoder and decoder: dense layers on the flattened example, or residual convolutions on images."""
     hidden: tuple[int, ...] = (256, 256)
-    """mlp: widths of the hidden layers; () makes encoder and decoder linear maps. conv: channels at each resolution,
-    finest first, halving the image in between. The decoder is the mirror image."""
+    """Widths of the encoder, of which the decoder is the mirror image. For mlp they are those of the hidden layers, and
+    () makes both networks linear maps. For conv they are the channels at each resolution, finest first; the side of the
+    image is halved from one to the next."""
     blocks: int = 2
-    """conv: residual blocks at each resolution."""
+    """Number of residual blocks at each resolution; only conv reads it."""
     scale: Literal["global", "output"] = "output"
-    """Scale of the decoder: one learned number, or an output of the network for every dimension."""
+    """Scale of the decoder's distribution: one learned number, or an output of the network for every dimension."""
     beta: float = 1.0
-    """Weight of the KL in the training loss; evaluation always takes the true bound."""
+    """Weight of the KL divergence in the training loss (Higgins et al. 2017). Evaluation always takes the true bound,
+    whose weight is 1, as is the paper's."""
     importance_samples: int = 64
-    """K of the importance-weighted bound at evaluation; 1 is the ELBO."""
+    """Number K of samples of the importance-weighted bound at evaluation (Burda et al. 2016: up to 5,000); 1 is the
+    ELBO."""
     optim: Optim = Optim()
+    """The optimizer of encoder and decoder."""
     ema_halflife: float | None = None
-    """In examples; None evaluates the last parameters."""
-
-
-# ---- the decoder's distributions -------------------------------------------------------------------------------------
-
-
-def discretised_logistic(v: Array, mean: Array, log_scale: Array, levels: int) -> Array:
-    """log P(v) of integers 0..levels-1 under a logistic rounded to the nearest integer, end values absorbing the tails.
-
-    All in units of one grey level and elementwise; `v` may be of any integer or float type. Uses the exact
-    log(s(a) - s(b)) = log s(a) + log s(-b) + log(1 - e^(b-a)), without the mid-bin fallback of PixelCNN++, which misses
-    single values by up to 2 nats. Grey-level units keep v + 1/2 exact, so small scales lose no digits.
-    """
-    v = v.astype(mean.dtype)
-    inverse = jnp.exp(-log_scale)
-    below = jax.nn.log_sigmoid((v + 0.5 - mean) * inverse)  # log P(V <= v)
-    above = jax.nn.log_sigmoid((mean - (v - 0.5)) * inverse)  # log P(V >= v)
-    inside = below + above + jnp.log(-jnp.expm1(-inverse))
-    return jnp.where(v == 0, below, jnp.where(v == levels - 1, above, inside))
-
-
-def gaussian(x: Array, mean: Array, log_scale: Array) -> Array:
-    """log N(x; mean, exp(log_scale)^2), elementwise."""
-    return -0.5 * jnp.square((x - mean) * jnp.exp(-log_scale)) - log_scale - 0.5 * math.log(2.0 * math.pi)
+    """Half-life, in examples, of the moving average of the parameters with which samples and bounds are computed; None
+    takes the last parameters."""
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
@@ -111,20 +109,24 @@ class Residual(nn.Module):
 
 
 class ConvEncoder(nn.Module):
+    """Residual blocks at each resolution, halved in between by strided convolutions, then a dense layer."""
+
     channels: tuple[int, ...]
     blocks: int
     out: int
 
     @nn.compact
     def __call__(self, x):  # [B, H, W, C] -> [B, out]
-        for level, channels in enumerate(self.channels):
-            x = nn.Conv(channels, (3, 3), strides=1 if level == 0 else 2)(x)
+        for stage, channels in enumerate(self.channels):
+            x = nn.Conv(channels, (3, 3), strides=1 if stage == 0 else 2)(x)
             for _ in range(self.blocks):
                 x = Residual()(x)
         return nn.Dense(self.out)(nn.silu(x).reshape(x.shape[0], -1))
 
 
 class ConvDecoder(nn.Module):
+    """The mirror image of `ConvEncoder`: a dense layer, then residual blocks at each resolution, doubled in between."""
+
     channels: tuple[int, ...]
     blocks: int
     shape: tuple[int, ...]  # (H, W, output channels)
@@ -135,8 +137,8 @@ class ConvDecoder(nn.Module):
         factor = 2 ** (len(self.channels) - 1)
         coarsest = (height // factor, width // factor, self.channels[-1])
         x = nn.Dense(math.prod(coarsest))(z).reshape(-1, *coarsest)
-        for level, channels in enumerate(reversed(self.channels)):
-            if level:
+        for stage, channels in enumerate(reversed(self.channels)):
+            if stage:
                 x = nn.Conv(channels, (3, 3))(x.repeat(2, axis=1).repeat(2, axis=2))
             for _ in range(self.blocks):
                 x = Residual()(x)
@@ -144,27 +146,27 @@ class ConvDecoder(nn.Module):
 
 
 class VAE(nn.Module):
+    """Encoder and decoder of a configuration."""
+
     cfg: Config
 
     def setup(self):
         cfg = self.cfg
         per_output = cfg.scale == "output"
         if cfg.network == "conv":
-            *size, channels = cfg.shape
+            *size, channels = cfg.space.shape
             self.encoder = ConvEncoder(cfg.hidden, cfg.blocks, 2 * cfg.latent)
             self.decoder = ConvDecoder(cfg.hidden, cfg.blocks, (*size, channels * (1 + per_output)))
         else:
             self.encoder = MLP(cfg.hidden, 2 * cfg.latent)
-            self.decoder = MLP(cfg.hidden[::-1], math.prod(cfg.shape) * (1 + per_output))
+            self.decoder = MLP(cfg.hidden[::-1], cfg.space.dims * (1 + per_output))
         if not per_output:
             self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
 
     def encode(self, x: Array) -> tuple[Array, Array]:
         """Data as the batch holds them [B, ...] -> mu, logvar of q(z | x), each [B, Z]."""
-        cfg = self.cfg
-        if len(cfg.shape) == 3:
-            x = pixels.to_grid(x, cfg.levels)
-        if cfg.network == "mlp":
+        x = self.cfg.space.to_grid(x)
+        if self.cfg.network == "mlp":
             x = x.reshape(x.shape[0], -1)
         mu, logvar = jnp.split(self.encoder(x), 2, axis=-1)
         return mu, logvar
@@ -177,10 +179,11 @@ class VAE(nn.Module):
             mean, log_scale = jnp.split(out, 2, axis=-1)
         else:
             mean, log_scale = out, jnp.broadcast_to(self.log_scale, out.shape)
-        mean, log_scale = (t.reshape(z.shape[0], *cfg.shape) for t in (mean, log_scale))
-        if len(cfg.shape) == 3:
-            mean = (mean + 1.0) * ((cfg.levels - 1) / 2.0)
-            start = math.log(cfg.levels / 8.0)  # broad at first: an early surprise must cost nats, not hundreds
+        mean, log_scale = (t.reshape(z.shape[0], *cfg.space.shape) for t in (mean, log_scale))
+        if cfg.space.image:
+            levels = cfg.space.grey_levels
+            mean = (mean + 1.0) * ((levels - 1) / 2.0)
+            start = math.log(levels / 8.0)  # broad at first: an early surprise must cost nats, not hundreds
             log_scale = LOG_SCALE_FLOOR + nn.softplus(log_scale + start - LOG_SCALE_FLOOR)
         return mean, log_scale
 
@@ -192,20 +195,25 @@ class VAE(nn.Module):
 
 
 def encode(cfg: Config, params: Params, x: Array) -> tuple[Array, Array]:
-    """mu, logvar of q(z | x). x [B, ...] -> [B, Z], [B, Z]."""
-    return VAE(cfg).apply({"params": params}, x, method="encode")
+    """mu, logvar of q(z | x). x [B, *shape] as a batch holds it -> [B, Z], [B, Z]."""
+    expect((None, *cfg.space.shape), x=x)
+    return cast(tuple[Array, Array], VAE(cfg).apply({"params": params}, x, method="encode"))
 
 
 def decode(cfg: Config, params: Params, z: Array) -> tuple[Array, Array]:
-    """mean, log_scale of p(x | z). z [B, Z] -> [B, *shape], [B, *shape]."""
-    return VAE(cfg).apply({"params": params}, z, method="decode")
+    """mean, log_scale of p(x | z), of images in grey levels. z [B, Z] -> [B, *shape], [B, *shape]."""
+    expect((None, cfg.latent), z=z)
+    return cast(tuple[Array, Array], VAE(cfg).apply({"params": params}, z, method="decode"))
 
 
 def log_likelihood(cfg: Config, params: Params, x: Array, z: Array) -> Array:
     """log p(x | z) in nats. x [B, *shape], z [B, Z] -> [B]."""
+    expect((z.shape[0], *cfg.space.shape), x=x)
     mean, log_scale = decode(cfg, params, z)
-    images = len(cfg.shape) == 3
-    terms = discretised_logistic(x, mean, log_scale, cfg.levels) if images else gaussian(x, mean, log_scale)
+    if cfg.space.image:
+        terms = discretised_logistic(x, mean, log_scale, cfg.space.grey_levels)
+    else:
+        terms = gaussian(x, mean, log_scale)
     return terms.reshape(x.shape[0], -1).sum(-1)
 
 
@@ -215,19 +223,19 @@ def elbo_terms(cfg: Config, params: Params, keys: Key, x: Array) -> tuple[Array,
     keys [B], x [B, *shape] -> [B], [B]. Kingma & Welling 2014, eq. 3 and 10 (the reparametrised "version B").
     """
     mu, logvar = encode(cfg, params, x)
-    z = mu + jnp.exp(0.5 * logvar) * _normal(keys, cfg.latent)
+    z = mu + jnp.exp(0.5 * logvar) * per_example.normal(keys, (cfg.latent,))
     return log_likelihood(cfg, params, x, z), elbo.gaussian_kl(mu, logvar)
 
 
 def log_weights(cfg: Config, params: Params, keys: Key, x: Array, samples: int) -> Array:
-    """log p(x, z_k) - log q(z_k | x) of `samples` draws from q, in nats. keys [B], x [B, *shape] -> [K, B].
+    """log p(x, z_k) - log q(z_k | x) of `samples` draws z_k from q, in nats. keys [B], x [B, *shape] -> [K, B].
 
     Decodes one draw at a time: memory does not grow with K.
     """
     mu, logvar = encode(cfg, params, x)
 
     def one(k):
-        eps = _normal(jax.vmap(lambda key: jax.random.fold_in(key, k))(keys), cfg.latent)
+        eps = per_example.normal(per_example.fold(keys, k), (cfg.latent,))
         z = mu + jnp.exp(0.5 * logvar) * eps
         log_ratio = 0.5 * (jnp.square(eps) + logvar - jnp.square(z)).sum(-1)  # log p(z) - log q(z | x)
         return log_likelihood(cfg, params, x, z) + log_ratio
@@ -240,21 +248,17 @@ def generate(cfg: Config, params: Params, keys: Key) -> Array:
 
     The decoder's mean would look smoother, but nobody's density describes it.
     """
-    prior, noise = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    return draw(cfg, params, noise, _normal(prior, cfg.latent))
+    prior, noise = per_example.split(keys)
+    return draw(cfg, params, noise, per_example.normal(prior, (cfg.latent,)))
 
 
 def draw(cfg: Config, params: Params, noise: Key, z: Array) -> Array:
     """Draw from p(x | z). noise: keys [B], z [B, Z] -> uint8 or float32 [B, *shape]."""
     mean, log_scale = decode(cfg, params, z)
-    if len(cfg.shape) == 1:
-        return mean + jnp.exp(log_scale) * _normal(noise, *cfg.shape)
-    u = jax.vmap(lambda key: jax.random.logistic(key, cfg.shape))(noise)
-    return jnp.clip(jnp.round(mean + jnp.exp(log_scale) * u), 0, cfg.levels - 1).astype(jnp.uint8)
-
-
-def _normal(keys: Key, *shape: int) -> Array:
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    if not cfg.space.image:
+        return mean + jnp.exp(log_scale) * per_example.normal(noise, cfg.space.shape)
+    u = jax.vmap(lambda key: jax.random.logistic(key, cfg.space.shape))(noise)
+    return jnp.clip(jnp.round(mean + jnp.exp(log_scale) * u), 0, cfg.space.grey_levels - 1).astype(jnp.uint8)
 
 
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
@@ -262,22 +266,17 @@ def _normal(keys: Key, *shape: int) -> Array:
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
-    images = len(cfg.shape) == 3
+    cfg.space.check()
+    check_choices(cfg)
     factor = 2 ** (len(cfg.hidden) - 1) if cfg.hidden else 1
-    if len(cfg.shape) not in (1, 3):
-        raise ValueError(f"shape={cfg.shape}: give (H, W, C) for images or (D,) for vectors")
-    if images and not 2 <= cfg.levels <= 256:
-        raise ValueError(f"levels={cfg.levels}: uint8 images have 2 to 256 grey values")
     if cfg.latent < 1:
         raise ValueError(f"latent={cfg.latent}: z needs at least one dimension")
-    if cfg.network not in ("mlp", "conv"):
-        raise ValueError(f"network={cfg.network!r}: choose 'mlp' or 'conv'")
-    if cfg.scale not in ("global", "output"):
-        raise ValueError(f"scale={cfg.scale!r}: choose 'global' or 'output'")
-    if cfg.network == "conv" and not (images and cfg.hidden):
-        raise ValueError("network='conv' needs a shape (H, W, C) and at least one entry in hidden; use network='mlp'")
-    if cfg.network == "conv" and (cfg.shape[0] % factor or cfg.shape[1] % factor):
-        raise ValueError(f"hidden={cfg.hidden} needs a shape that divides by {factor}, not {cfg.shape}: shorten hidden")
+    if cfg.network == "conv" and not (cfg.space.image and cfg.hidden):
+        raise ValueError("network='conv' needs images and at least one entry in hidden; use network='mlp'")
+    if cfg.network == "conv" and any(side % factor for side in cfg.space.shape[:2]):
+        raise ValueError(
+            f"hidden={cfg.hidden} needs images whose sides divide by {factor}, not {cfg.space.shape}: shorten hidden"
+        )
     if cfg.importance_samples < 1:
         raise ValueError(f"importance_samples={cfg.importance_samples}: use 1 for the ELBO or more for a tighter bound")
 
@@ -286,28 +285,47 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     """Bind a VAE to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
     tx = optimizer(cfg.optim, batch_size)
-    images = len(cfg.shape) == 3
-    name = "image" if images else "x"
+    reads = {cfg.space.field: cfg.space}
 
-    def init(key):
-        params = VAE(cfg).init(key, jnp.zeros((1, *cfg.shape), jnp.uint8 if images else jnp.float32))["params"]
+    def init(key: Key, batch: Batch) -> State:
+        params = VAE(cfg).init(key, cfg.space.zeros(1))["params"]
         return init_state(params, tx, cfg.ema_halflife)
 
-    terms = lambda params, keys, batch: elbo_terms(cfg, params, keys, batch[name])  # noqa: E731
-    loss = elbo.negative_elbo(terms, math.prod(cfg.shape), cfg.beta)
-    step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
+    def terms(params: Params, keys: Key, batch: Batch) -> tuple[Array, Array]:
+        return elbo_terms(cfg, params, keys, batch[cfg.space.field])
 
-    def sample(state, key, n, cond=None):
-        if cond is not None:
-            raise ValueError("this VAE is unconditional: call sample with cond=None")
-        return generate(cfg, state.averaged, parallel.example_keys(key, n))
+    loss = elbo.negative_elbo(terms, cfg.space.dims, cfg.beta)
 
-    def walk(state, key, t):
-        a, b = (_normal(parallel.example_keys(k, len(t)), cfg.latent) for k in jax.random.split(key))
-        return decode(cfg, state.averaged, slerp(a, b, t))[0]  # the mean, in grey levels
+    def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
+        check_cond(reads, n, cond)
+        return generate(cfg, averaged(state), example_keys(key, n))
 
-    def log_prob(state, batch, key) -> LogProb:
-        keys = parallel.example_keys(key, len(batch[name]))
-        return elbo.importance_bound(log_weights(cfg, state.averaged, keys, batch[name], cfg.importance_samples))
+    def walk(state: State, key: Key, t: Array, cond: Cond | None = None) -> Array:
+        check_cond(reads, len(t), cond)
+        a, b = (per_example.normal(example_keys(k, len(t)), (cfg.latent,)) for k in jax.random.split(key))
+        return decode(cfg, averaged(state), slerp(a, b, t))[0]  # the mean, in grey levels
 
-    return Algorithm(init, step, sample, log_prob, evaluations=1, walk=walk)
+    def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
+        x = batch[cfg.space.field]
+        keys = example_keys(key, len(x))
+        return elbo.importance_bound(log_weights(cfg, averaged(state), keys, x, cfg.importance_samples))
+
+    return Algorithm(
+        reads=reads,
+        init=init,
+        step=minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name),
+        sample=sample,
+        log_prob=log_prob,
+        evaluations=1,
+        walk=walk,
+    )
+
+
+FAMILY = Family(
+    name="VAE",
+    continent="approximate",
+    objective="ELBO",
+    citation="Kingma & Welling 2014, https://arxiv.org/abs/1312.6114",
+    algorithm=algorithm,
+    sampling=("importance_samples",),
+)

@@ -265,7 +265,11 @@ class TinyShakespeare(RawText, skip_registration=True):
 
     @classmethod
     def documents(cls, folder, split):
-        text = cls.files(folder)[0].read_text(encoding="utf-8")
+        path = cls.files(folder)[0]
+        try:
+            text = path.read_bytes().decode()  # byte by byte: reading as text would lose "\r"
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: {error}") from error
         first = int(len(text) * 0.9)
         second = first + (len(text) - first) // 2
         yield {"train": text[:first], "validation": text[first:second], "test": text[second:]}[split]

@@ -1,7 +1,8 @@
 """Text as tokens: bytes, characters, or the tokens of a Hugging Face tokenizer file.
 
 A tokenizer splits a text in one way, but other strings of tokens may spell the same text (never with bytes or
-characters). An exact log-probability of the tokens is then a lower bound on that of the text, and is called one.
+characters). An exact log-probability of the tokens is then a lower bound on that of the text, and is called one. Where
+a tokenizer loses text (an unknown token, lower case), it is neither a bound nor exact, and is called an estimate.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from genmap_jax.data.folders import publish, scratch
 
@@ -78,7 +80,7 @@ def huggingface(path: Path) -> Tokenizer:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; give bytes, characters or a tokenizer.json")
-    tokenizers, file = _package(), path.read_text()
+    tokenizers, file = _package(), path.read_text(encoding="utf-8")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(file)
     except Exception as error:  # what its Rust code raises has no narrower type
@@ -158,6 +160,7 @@ class Tokens(NamedTuple):
     tokens: np.ndarray  # [T], mapped from disk
     starts: np.ndarray  # int64 [documents], where each begins
     bytes: int  # of its text
+    lost: int = 0  # documents that their tokens do not spell exactly
 
 
 def read(folder_of: Callable[[str], Path], split: str, how: str, root: Path) -> Tokens:
@@ -177,16 +180,19 @@ def read(folder_of: Callable[[str], Path], split: str, how: str, root: Path) -> 
         print(f"the tokens of {folder.name} (once), in {final}", file=sys.stderr)
         with scratch(root) as temporary:
             publish(_write(tokenizer, folder, temporary / "tokens"), final)
-    return Tokens(tokenizer, _mapped(final / "tokens.bin", tokenizer.dtype), np.load(final / "starts.npy"), size)
+    tokens, starts = _mapped(final / "tokens.bin", tokenizer.dtype), np.load(final / "starts.npy")
+    return Tokens(tokenizer, tokens, starts, size, json.loads((final / "about.json").read_text())["lost"])
 
 
 def _write(tokenizer: Tokenizer, folder: Path, made: Path) -> Path:
     made.mkdir()
     between = np.array(tokenizer.between, tokenizer.dtype)
-    starts, place = [], 0
+    starts: list[int] = []
+    place = lost = 0
     with (made / "tokens.bin").open("wb") as f:
         for chunk in _documents(folder):
-            for tokens in tokenizer.encode(chunk):
+            for text, tokens in zip(chunk, tokenizer.encode(chunk), strict=True):
+                lost += not tokenizer.unique and tokenizer.decode(tokens) != text
                 if starts:
                     f.write(between.tobytes())
                     place += len(between)
@@ -194,6 +200,12 @@ def _write(tokenizer: Tokenizer, folder: Path, made: Path) -> Path:
                 f.write(tokens.astype(tokenizer.dtype).tobytes())
                 place += len(tokens)
     np.save(made / "starts.npy", np.array(starts, np.int64))
+    (made / "about.json").write_text(json.dumps({"lost": lost}))
+    if lost:
+        print(
+            f"{tokenizer.name} loses text of {lost} of {len(starts)} documents: likelihoods are estimates",
+            file=sys.stderr,
+        )
     return made
 
 
@@ -225,5 +237,5 @@ def _all_characters(folder_of: Callable[[str], Path], root: Path) -> Tokenizer:
     return characters("".join(found))
 
 
-def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+def _mapped(path: Path, dtype: DTypeLike) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, "r"))  # the same pages without memmap's overhead

@@ -48,7 +48,7 @@ class Density:
         The second is 1 - exp(-9 / 2) = 98.9 % under the law itself.
         """
         counts = self._near(x)
-        return int((counts >= share * len(x) / len(self.modes)).sum()), float(counts.sum() / len(x))
+        return int((counts >= share * len(x) / len(counts)).sum()), float(counts.sum() / len(x))
 
     def mode_kl(self, x: np.ndarray) -> float:
         """KL(q || uniform) in nats, q the shares of the modes among the points of x near one: 0 if all are equal.
@@ -61,6 +61,8 @@ class Density:
 
     def _near(self, x: np.ndarray) -> np.ndarray:
         """How many points are within three std of each mode. [K]"""
+        if self.modes is None or self.std is None:
+            raise ValueError("this density is no mixture of separate modes: use gaussians8 or gaussians25")
         distances = np.linalg.norm(np.asarray(x)[:, None] - self.modes[None], axis=-1)  # [N, K]
         near = distances.min(1) < 3.0 * self.std
         return np.bincount(distances.argmin(1)[near], minlength=len(self.modes))

@@ -1,17 +1,9 @@
-"""Maximum mean discrepancies between two sets of features (Gretton et al. 2012), with their standard errors.
-
-    MMD^2(P, Q) = E k(X, X') + E k(Y, Y') - 2 E k(X, Y)
-
-With a kernel that tells all distributions apart it is zero only if P = Q. The U-statistic leaves out the pairs of an
-example with itself and is unbiased; the V-statistic keeps them and is biased upward by about 1 / N.
-"""
-
-from collections.abc import Callable
+"""Kernel distance (KID) and CMMD: the maximum mean discrepancies in use between sets of features. See `distance`."""
 
 import numpy as np
 
 from genmap_jax.evaluate.checks import checked
-from genmap_jax.evaluate.distance import ENTRIES, Distance
+from genmap_jax.evaluate.distance import Distance, discrepancy
 
 
 def kernel_distance(*, real: np.ndarray, generated: np.ndarray) -> Distance:
@@ -29,7 +21,7 @@ def kernel_distance(*, real: np.ndarray, generated: np.ndarray) -> Distance:
         inner = a @ b.T / a.shape[1] + 1.0
         return inner * inner * inner  # a power is many times slower
 
-    return _discrepancy(x, y, kernel, unbiased=True)
+    return discrepancy(x, y, kernel, unbiased=True)
 
 
 def cmmd(
@@ -60,37 +52,5 @@ def cmmd(
         squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2.0 * a @ b.T
         return np.exp(-squared / (2.0 * sigma**2))
 
-    result = _discrepancy(x, y, kernel, unbiased=unbiased)
+    result = discrepancy(x, y, kernel, unbiased=unbiased)
     return Distance(scale * result.value, scale * result.stderr)
-
-
-def _discrepancy(x: np.ndarray, y: np.ndarray, kernel: Callable, *, unbiased: bool) -> Distance:
-    """MMD^2 and its jackknife error, which leaves out one example at a time (Efron & Stein 1981). [N, D], [M, D]."""
-    n, m = len(x), len(y)
-    xx, _, x_self = _sums(kernel, x, x)
-    yy, _, y_self = _sums(kernel, y, y)
-    xy, yx, _ = _sums(kernel, x, y)
-    if unbiased:
-        xx, yy = xx - x_self, yy - y_self
-        x_self, y_self = np.zeros(n), np.zeros(m)
-
-    def statistic(cross, n, m, within_x, within_y):
-        pairs = lambda n: n * (n - 1) if unbiased else n**2  # noqa: E731
-        return within_x / pairs(n) + within_y / pairs(m) - 2.0 * cross / (n * m)
-
-    value = statistic(xy.sum(), n, m, xx.sum(), yy.sum())
-    without_x = statistic(xy.sum() - xy, n - 1, m, xx.sum() - 2.0 * xx + x_self, yy.sum())  # [N]
-    without_y = statistic(xy.sum() - yx, n, m - 1, xx.sum(), yy.sum() - 2.0 * yy + y_self)  # [M]
-    variance = (n - 1) * without_x.var() + (m - 1) * without_y.var()
-    return Distance(float(value), float(np.sqrt(variance)))
-
-
-def _sums(kernel: Callable, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row sums [N], column sums [M] and diagonal of the kernel matrix, block by block. x [N, D], y [M, D]."""
-    rows, columns, diagonal, size = [], np.zeros(len(y)), [], max(1, ENTRIES // len(y))
-    for start in range(0, len(x), size):
-        block = kernel(x[start : start + size], y)
-        rows.append(block.sum(1))
-        columns += block.sum(0)
-        diagonal.append(block.diagonal(start))
-    return np.concatenate(rows), columns, np.concatenate(diagonal)

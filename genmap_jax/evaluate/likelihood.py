@@ -9,16 +9,8 @@ import jax
 import numpy as np
 
 from genmap_jax.algorithm import Batch, Key, LogProb
-
-
-def bits_per_dim(nats, dims: float):
-    """Log-probability in nats, summed over an example -> code length in bits per dimension.
-
-    The one conversion of the project, also for text: there a dimension is a byte, and the result is bits per byte.
-    Log-probabilities come in and costs go out, so a lower bound on `nats` is an upper bound on the bits.
-    `nats`: number or array of any shape.
-    """
-    return -nats / (dims * math.log(2.0))
+from genmap_jax.data import Examples
+from genmap_jax.units import bits_per_dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +30,7 @@ class Likelihood:
 
 
 def evaluate_log_prob(
-    log_prob: Callable[[Any, Batch, Key], LogProb], state: Any, batches: Iterable[Batch], key: Key, dims: float
+    log_prob: Callable[[Any, Any, Key], LogProb], state: Any, batches: Iterable[Batch | Examples], key: Key, dims: float
 ) -> Likelihood:
     """Average a log-probability over a data split.
 
@@ -53,7 +45,10 @@ def evaluate_log_prob(
 
 
 def log_probs(
-    log_prob: Callable[[Any, Batch, Key], LogProb], state: Any, batches: Iterable[Batch], key: Key
+    log_prob: Callable[[Any, Any, Key], LogProb],
+    state: Any,
+    batches: Iterable[Batch | Examples],
+    key: Key,
 ) -> tuple[np.ndarray, str, np.ndarray | None]:
     """Every example's log-probability in nats, float64 [N]; their kind; and their upper bounds [N], if there are any.
 

@@ -4,13 +4,11 @@ The manifold of a set is the union of balls around its examples that reach to th
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from genmap_jax.evaluate.checks import checked
-from genmap_jax.evaluate.distance import ENTRIES
+from genmap_jax.evaluate.distance import distances
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +37,11 @@ def prdc(
     within = np.less_equal if closed else np.less
     real_radii, radii = _radii(x, k), _radii(y, k)
     balls, recall, coverage = np.zeros(len(y)), np.empty(len(x), bool), np.empty(len(x), bool)
-    for rows, distances in _blocks(x, y):
-        in_real = within(distances, real_radii[rows, None])
+    for rows, apart in distances(x, y):
+        in_real = within(apart, real_radii[rows, None])
         balls += in_real.sum(0)
         coverage[rows] = in_real.any(1)
-        recall[rows] = within(distances, radii).any(1)
+        recall[rows] = within(apart, radii).any(1)
     return Prdc(precision=balls > 0, recall=recall, density=balls / k, coverage=coverage)
 
 
@@ -58,12 +56,4 @@ def expected_coverage(n: int, k: int) -> float:
 
 def _radii(x: np.ndarray, k: int) -> np.ndarray:
     """Distance from each example to its k-th nearest neighbour; place 0 is the example itself. [N, D] -> [N]."""
-    return np.concatenate([np.partition(distances, k, axis=1)[:, k] for _, distances in _blocks(x, x)])
-
-
-def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """(rows of x, their distances to all of y): exact zeros between copies, which a product of matrices loses."""
-    size = max(1, ENTRIES // len(y))
-    for start in range(0, len(x), size):
-        rows = slice(start, min(start + size, len(x)))
-        yield rows, cdist(x[rows], y)
+    return np.concatenate([np.partition(apart, k, axis=1)[:, k] for _, apart in distances(x, x)])

@@ -4,10 +4,9 @@ Held-out data are the reference: copies lie nearer to the training set than held
 """
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from genmap_jax.evaluate.checks import checked
-from genmap_jax.evaluate.distance import ENTRIES
+from genmap_jax.evaluate.distance import distances
 
 LEAST = 20
 """Held-out and generated examples that a cell must hold: the rank sum is then normal to a few per cent."""
@@ -60,9 +59,9 @@ def authenticity(*, train: np.ndarray, generated: np.ndarray) -> np.ndarray:
     """
     (t,) = checked(2, train=train)
     t, y = checked(1, train=t, generated=generated)
-    indices, distances = _nearest(t, y)
+    indices, apart = _nearest(t, y)
     _, spacing = _nearest(t, t, leave_self=True)
-    return distances > spacing[indices]
+    return apart > spacing[indices]
 
 
 def nearest(*, train: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,11 +102,10 @@ def _windows(row: np.ndarray, window: int) -> list[bytes]:
 
 def _nearest(t: np.ndarray, y: np.ndarray, *, leave_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Nearest row of t [N, D] to each row of y [M, D], block by block; `leave_self` for y = t: the nearest other."""
-    indices, distances, size = [], [], max(1, ENTRIES // len(t))
-    for start in range(0, len(y), size):
-        block = cdist(y[start : start + size], t)
+    indices, nearest_by = [], []
+    for rows, apart in distances(y, t):
         if leave_self:
-            np.fill_diagonal(block[:, start:], np.inf)
-        indices.append(block.argmin(1))
-        distances.append(block.min(1))
-    return np.concatenate(indices), np.concatenate(distances)
+            np.fill_diagonal(apart[:, rows.start :], np.inf)
+        indices.append(apart.argmin(1))
+        nearest_by.append(apart.min(1))
+    return np.concatenate(indices), np.concatenate(nearest_by)

@@ -4,44 +4,50 @@ Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differenti
 denoising score matching (Vincent 2011). The model is a noise prediction, score(x, t) = -eps_hat(x, t) / std(t):
 
     train     eps_hat predicts the noise in x_t                        objectives/denoising_score_matching.py
-    sample    predictor-corrector on the reverse SDE, or the ODE       samplers/sde.py, samplers/ode.py
-    log_prob  the probability-flow ODE: an *estimate* and no bound, of the density at t = eps; images are
-              dequantised once
+    sample    predictor-corrector on the reverse SDE                   samplers/predictor_corrector.py
+              or, as a denoiser, every sampler of diffusion            samplers/denoising.py, ode.py
+    log_prob  the probability-flow ODE: an *estimate* and no bound, of the density at time t_min; images are
+              dequantised once                                         samplers/ode.py
 
 Differs from the paper: the network is told log(std / alpha) instead of t (VP) or log sigma (VE), and is preconditioned
 as in `eps_hat` (the idea of Karras et al. 2022, arXiv:2206.00364); images are dequantised also in training, as the
-likelihood needs; see also samplers/sde.py and nn/unet.py.
+likelihood needs; see also processes/sde.py, samplers/predictor_corrector.py and nn/unet.py.
 """
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from genmap_jax import parallel
-from genmap_jax.algorithm import Algorithm, Array, Key, LogProb, Params, init_state, minimise
-from genmap_jax.data import pixels
+from genmap_jax.algorithm import (
+    Algorithm,
+    Array,
+    Batch,
+    Cond,
+    Family,
+    Key,
+    LogProb,
+    Params,
+    State,
+    averaged,
+    check_cond,
+    init_state,
+    minimise,
+)
+from genmap_jax.choices import check_choices
+from genmap_jax.keys import example_keys, split
 from genmap_jax.nn.mlp import MLP
 from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives.denoising_score_matching import Weighting, denoising_score_matching
 from genmap_jax.optim import Optim, optimizer
-from genmap_jax.samplers import ode
-from genmap_jax.samplers.sde import (
-    SDE,
-    VE,
-    VP,
-    SubVP,
-    denoised,
-    expand,
-    log_nsr,
-    predictor_corrector_step,
-    prior_sample,
-    score_from_eps,
-)
-from genmap_jax.samplers.watching import watch
+from genmap_jax.processes import Denoise, expand
+from genmap_jax.processes.sde import SDE, VE, VP, SubVP, as_denoiser, log_snr, scale, schedule, score_from_eps
+from genmap_jax.samplers import denoising, ode
+from genmap_jax.samplers.predictor_corrector import predictor_corrector, prior_sample
+from genmap_jax.shapes import expect
+from genmap_jax.spaces import Space
 
 EMBEDDING = 128
 """Width of the embedding of the noise level."""
@@ -49,46 +55,56 @@ EMBEDDING = 128
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    system: ClassVar[str] = "Score-based model"
-    objective: ClassVar[str] = "denoising score matching"
+    """What a score-based model is made of."""
 
-    shape: tuple[int, ...]
-    """(H, W, C) of images or (D,) of vectors."""
-    levels: int = 256
-    """Grey values of images; vectors ignore it."""
+    space: Space
+    """The space of one example: images or vectors."""
     sde: Literal["vp", "subvp", "ve"] = "vp"
+    """The noise process: variance preserving, sub-variance preserving, or variance exploding."""
     beta_max: float = 20.0
-    """vp, subvp: noise rate at t = 1; it is 0.1 at t = 0."""
+    """The noise rate of "vp" and "subvp" at t = 1; it is 0.1 at t = 0."""
     sigma_max: float = 50.0
-    """ve: noise at t = 1, at least the largest distance between two data points; it is 0.01 at t = 0."""
+    """The noise of "ve" at t = 1, at least the largest distance between two data points; it is 0.01 at t = 0."""
     weighting: Weighting = "noise"
-    """Of the loss over time: lambda = std^2 (for samples), or lambda = g^2, importance-sampled (for the likelihood)."""
+    """The weight of the loss over time: "noise" is std^2 (for samples), "likelihood" g^2, importance-sampled."""
     network: Literal["mlp", "conv"] = "mlp"
+    """The network: a residual MLP, or the DDPM++ U-Net on images."""
     width: int = 256
-    """mlp: hidden units. conv: channels at the finest resolution."""
+    """Hidden units of "mlp", or channels of "conv" at the finest resolution."""
     blocks: int = 3
-    """Residual blocks; conv: per resolution."""
-    mult: tuple[int, ...] = (1, 2, 2, 2)
-    """conv: channels of each resolution in units of width, finest first."""
+    """Residual blocks of "mlp", or of "conv" at each resolution."""
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of "conv" at each resolution in units of width, finest first."""
     attention: tuple[int, ...] = (16,)
-    """conv: resolutions with self-attention."""
-    sampler: Literal["pc", "ode"] = "pc"
-    """Predictor-corrector on the reverse SDE, or the probability-flow ODE."""
+    """Resolutions of "conv" that have self-attention."""
+
+    sampler: Literal["pc", "ode", "ancestral", "ddim", "euler", "heun", "dpmpp_2m"] = "pc"
+    """The sampler: "pc" is predictor-corrector on the reverse SDE, "ode" the probability-flow ODE by an adaptive
+    solver; the others step through the noise levels of the SDE at evenly spaced times."""
     sample_steps: int = 1000
-    """pc: predictor steps."""
+    """Steps of every sampler but "ode"; "pc" makes `corrector_steps` more evaluations in each, "heun" one more."""
     corrector_steps: int = 1
-    """pc: Langevin steps after each."""
+    """Langevin steps of "pc" after each predictor step."""
     snr: float = 0.16
-    """pc: signal-to-noise ratio of a Langevin step."""
-    trace: Literal["exact", "hutchinson"] = "hutchinson"
-    """Divergence in log_prob: "exact" costs D Jacobian products, right up to some 64 dimensions."""
+    """The signal-to-noise ratio of a Langevin step of "pc"."""
+    eta: float = 0.0
+    """The noise of "ddim": from the ODE (0) to ancestral sampling (1)."""
+    churn: float = 0.0
+    """The noise S_churn that "heun" adds and removes again."""
+
+    divergence: Literal["exact", "hutchinson"] = "hutchinson"
+    """How the likelihood computes the divergence: "exact" costs D Jacobian products, right up to some 64 dimensions."""
     probes: int = 1
-    """hutchinson: probes averaged per example; from 2 on, log_prob has a standard error."""
+    """Probes averaged per example by "hutchinson"; from 2 on, the likelihood has a standard error."""
+    spacing: float = 0.35
+    """Distance in log sigma of the noise levels at which the likelihood computes the divergence, to sum it by the
+    trapezoidal rule; see `samplers.ode.log_prob`."""
     tol: float = 1e-5
-    """Relative and absolute tolerance of the ODE solver."""
+    """The relative and absolute tolerance of the ODE solver, in likelihood and sampler."""
     optim: Optim = Optim()
+    """The optimizer."""
     ema_halflife: float | None = None
-    """In examples; None evaluates the last parameters."""
+    """The half-life of the parameters' average, in examples; None evaluates the last parameters."""
 
 
 def make_sde(cfg: Config) -> SDE:
@@ -104,26 +120,28 @@ def make_sde(cfg: Config) -> SDE:
 def network(cfg: Config) -> nn.Module:
     """The module (x [B, *shape], emb [B, E]) -> [B, *shape] inside `eps_hat`."""
     if cfg.network == "conv":
-        return UNet(cfg.shape[-1], cfg.width, cfg.mult, cfg.blocks, cfg.attention)
-    return MLP(cfg.width, cfg.blocks, cfg.shape)
+        return UNet(cfg.space.shape[-1], cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention)
+    return MLP(cfg.width, cfg.blocks, cfg.space.shape)
 
 
 # ---- the model as free functions of its parameters -------------------------------------------------------------------
 
 
 def eps_hat(cfg: Config, params: Params, x: Array, t: Array) -> Array:
-    """The noise predicted in x_t. x [B, *shape], t [B] -> [B, *shape].
+    """The noise predicted in x_t. x [B, *shape], t [B] -> [B, *shape]. Raises ValueError on other shapes.
 
-    What is right for standard normal data, plus alpha / scale times the network, where scale^2 = alpha^2 + std^2: the
+    What is right for standard normal data, plus alpha / size times the network, where size^2 = alpha^2 + std^2: the
     network sees and makes numbers of order one at all t, and need not learn the identity where all is noise.
     """
+    expect((None, *cfg.space.shape), x=x)
+    expect((x.shape[0],), t=t)
     sde = make_sde(cfg)
     alpha, std = sde.marginal(t)
-    scale = jnp.sqrt(alpha**2 + std**2)  # 1 for VP
-    x = x / expand(scale, x)
-    emb = sinusoidal(2.0 * log_nsr(sde, t), EMBEDDING, period=100.0)  # log_nsr: about -14 to 10
-    out = network(cfg).apply({"params": params}, x, emb)
-    return expand(std / scale, x) * x + expand(alpha / scale, x) * out
+    size = jnp.sqrt(alpha**2 + std**2)  # 1 for VP
+    x = x / expand(size, x)
+    emb = sinusoidal(-2.0 * log_snr(sde, t), EMBEDDING, period=100.0)  # log SNR: about 14 to -10
+    out: Any = network(cfg).apply({"params": params}, x, emb)
+    return expand(std / size, x) * x + expand(alpha / size, x) * out
 
 
 def score(cfg: Config, params: Params, x: Array, t: Array) -> Array:
@@ -131,14 +149,24 @@ def score(cfg: Config, params: Params, x: Array, t: Array) -> Array:
     return score_from_eps(make_sde(cfg), lambda x, t: eps_hat(cfg, params, x, t))(x, t)
 
 
-def to_data(cfg: Config, x: Array) -> Array:
-    """What the SDE ends in -> what a batch holds: uint8 images or float32 vectors."""
-    return pixels.requantise(x, cfg.levels) if len(cfg.shape) == 3 else x
+def denoiser(cfg: Config, params: Params) -> Denoise:
+    """The model as denoise(y [B, *shape], sigma [B]) -> x_hat, where y = x_0 + sigma noise."""
+    return as_denoiser(make_sde(cfg), lambda x, t: score(cfg, params, x, t))
 
 
-def to_continuous(cfg: Config, keys: Key, data: Array) -> Array:
-    """The inverse, random for images: keys [B], data [B, *shape] -> float32 [B, *shape]."""
-    return pixels.dequantise(data, keys, cfg.levels) if len(cfg.shape) == 3 else data
+def log_density(cfg: Config, params: Params, x: Array, keys: Key) -> tuple[Array, Array | None]:
+    """log p(x) at time t_min, in nats, and its standard error over probes. x [B, *shape], keys [B] -> [B], [B] or None.
+
+    x is y of the common description at the noise of t_min, times alpha there: hence the last term.
+    """
+    sde = make_sde(cfg)
+    noise = schedule(sde, sde.t_min)
+    first, last = scale(sde, noise.sigma_min), scale(sde, noise.sigma_max)
+    ends = noise.sigma_min, noise.sigma_max, sde.prior_std() / last
+    probes = cfg.probes if cfg.divergence == "hutchinson" else 0
+    options: dict[str, Any] = {"probes": probes, "tol": cfg.tol, "spacing": cfg.spacing}
+    nats, stderr = ode.log_prob(denoiser(cfg, params), x / first, *ends, keys, **options)
+    return nats - cfg.space.dims * math.log(first), stderr
 
 
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
@@ -146,83 +174,108 @@ def to_continuous(cfg: Config, keys: Key, data: Array) -> Array:
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
-    images = len(cfg.shape) == 3
-    factor = 2 ** (len(cfg.mult) - 1)
-    choices = {
-        "sde": ("vp", "subvp", "ve"),
-        "weighting": ("noise", "likelihood"),
-        "network": ("mlp", "conv"),
-        "sampler": ("pc", "ode"),
-        "trace": ("exact", "hutchinson"),
-    }
-    for field, allowed in choices.items():
-        if getattr(cfg, field) not in allowed:
-            raise ValueError(f"{field}={getattr(cfg, field)!r}: choose one of {', '.join(map(repr, allowed))}")
-    if len(cfg.shape) not in (1, 3):
-        raise ValueError(f"shape={cfg.shape}: give (H, W, C) for images or (D,) for vectors")
-    if images and not 2 <= cfg.levels <= 256:
-        raise ValueError(f"levels={cfg.levels}: uint8 images have 2 to 256 grey values")
-    if cfg.network == "conv" and not images:
-        raise ValueError(f"network='conv' needs a shape (H, W, C), not {cfg.shape}: use network='mlp'")
-    if cfg.network == "conv" and (cfg.shape[0] % factor or cfg.shape[1] % factor):
-        raise ValueError(f"mult={cfg.mult} needs a shape that divides by {factor}, not {cfg.shape}: shorten mult")
-    if cfg.sample_steps < 1 or cfg.corrector_steps < 0:
-        raise ValueError(f"sample_steps={cfg.sample_steps}, corrector_steps={cfg.corrector_steps}: at least 1 and 0")
+    cfg.space.check()
+    shape, factor = cfg.space.shape, 2 ** (len(cfg.channel_mult) - 1)
+    check_choices(cfg)
+    if cfg.network == "conv" and not cfg.space.image:
+        raise ValueError(f"network='conv' needs images, not space.shape={shape}: use network='mlp'")
+    if cfg.network == "conv" and (shape[0] % factor or shape[1] % factor):
+        raise ValueError(
+            f"channel_mult={cfg.channel_mult} needs an image that divides by {factor}, not {shape}: shorten it"
+        )
+    least = 1 if cfg.sampler == "pc" else denoising.least_steps(cfg.sampler)
+    if cfg.sample_steps < least or cfg.corrector_steps < 0:
+        raise ValueError(
+            f"sample_steps={cfg.sample_steps}, corrector_steps={cfg.corrector_steps}: "
+            f"sampler={cfg.sampler!r} needs at least {least} and 0"
+        )
+    if not 0.0 <= cfg.eta <= 1.0 or cfg.churn < 0.0:
+        raise ValueError(f"eta={cfg.eta}, churn={cfg.churn}: eta is from 0 to 1, churn at least 0")
     if cfg.probes < 1:
-        raise ValueError(f"probes={cfg.probes}: use at least 1, or trace='exact'")
+        raise ValueError(f"probes={cfg.probes}: use at least 1, or divergence='exact'")
+    if not 0.0 < cfg.spacing <= 1.0:
+        raise ValueError(f"spacing={cfg.spacing}: noise levels further apart than 1 miss the divergence between them")
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a score model to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
-    tx, sde = optimizer(cfg.optim, batch_size), make_sde(cfg)
-    name = "image" if len(cfg.shape) == 3 else "x"
+    tx, sde, space = optimizer(cfg.optim, batch_size), make_sde(cfg), cfg.space
+    reads = {space.field: space}
+    noise = schedule(sde, sde.t_sample)
+    sigmas = denoising.grid(noise, cfg.sample_steps)
 
-    def init(key):
-        params = network(cfg).init(key, jnp.zeros((1, *cfg.shape)), jnp.zeros((1, EMBEDDING)))["params"]
+    def init(key: Key, batch: Batch) -> State:
+        params = network(cfg).init(key, jnp.zeros((1, *space.shape)), jnp.zeros((1, EMBEDDING)))["params"]
         return init_state(params, tx, cfg.ema_halflife)
 
     loss = denoising_score_matching(
         sde,
         lambda params, x, t: eps_hat(cfg, params, x, t),
-        lambda keys, batch: to_continuous(cfg, keys, batch[name]),
+        lambda keys, batch: space.dequantise(batch[space.field], keys),
         cfg.weighting,
     )
     step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
 
-    def sample(state, key, n, cond=None):
-        if cond is not None:
-            raise ValueError("this score model is unconditional: call sample with cond=None")
-        if cfg.sampler == "ode":
-            field = lambda x, t: score(cfg, state.averaged, x, t)  # noqa: E731
-            keys, _ = _split(parallel.example_keys(key, n))
-            return to_data(cfg, ode.sample(sde, field, prior_sample(sde, keys, cfg.shape), tol=cfg.tol))
-        return trace(state, key, n, 1)[0]
+    def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
+        return trajectory(state, key, n, cond, 1)[-1]
 
-    def trace(state, key, n, frames):
-        """The reverse SDE; all frames but the last still carry noise."""
-        field = lambda x, t: score(cfg, state.averaged, x, t)  # noqa: E731
-        keys, noise = _split(parallel.example_keys(key, n))
-        options = {"steps": cfg.sample_steps, "corrector_steps": cfg.corrector_steps, "snr": cfg.snr}
-        step = predictor_corrector_step(sde, field, noise, **options)
-        x = watch(step, prior_sample(sde, keys, cfg.shape), cfg.sample_steps, frames)
-        return to_data(cfg, x.at[-1].set(denoised(sde, field, x[-1])))
+    def trajectory(state: State, key: Key, n: int, cond: Cond | None, frames: int) -> Array:
+        """Of "pc" the reverse SDE, with its noise; of the others what the model believes the data are."""
+        check_cond(reads, n, cond)
+        params = averaged(state)
+        for_start, for_noise = split(example_keys(key, n))
+        x = prior_sample(sde, for_start, space.shape)
+        options: dict[str, Any]
+        if cfg.sampler == "pc":
+            options = {"steps": cfg.sample_steps, "corrector_steps": cfg.corrector_steps, "snr": cfg.snr}
+            field = lambda x, t: score(cfg, params, x, t)  # noqa: E731
+            x = predictor_corrector(sde, field, x, for_noise, frames=frames, **options)
+        else:
+            y = x / scale(sde, noise.sigma_max)
+            options = {"eta": cfg.eta, "churn": cfg.churn, "tol": cfg.tol}
+            x = denoising.draw(cfg.sampler, denoiser(cfg, params), y, sigmas, for_noise, frames, **options)
+        return space.requantise(x)
 
-    def log_prob(state, batch, key) -> LogProb:
-        field = lambda x, t: score(cfg, state.averaged, x, t)  # noqa: E731
-        keys, probes = _split(parallel.example_keys(key, len(batch[name])))
-        x = to_continuous(cfg, keys, batch[name])
-        count = cfg.probes if cfg.trace == "hutchinson" else 0
-        nats, stderr = ode.log_prob(sde, field, x, probes, probes=count, tol=cfg.tol)
-        cell = pixels.log_cell(math.prod(cfg.shape), cfg.levels) if name == "image" else 0.0
-        return LogProb(nats + cell, "estimate", stderr)
+    def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
+        data = batch[space.field]
+        expect((None, *space.shape), **{space.field: data})
+        for_data, probes = split(example_keys(key, len(data)))
+        nats, stderr = log_density(cfg, averaged(state), space.dequantise(data, for_data), probes)
+        return LogProb(nats + space.log_cell, "estimate", stderr)
 
-    if cfg.sampler == "ode":
-        return Algorithm(init, step, sample, log_prob)
-    evaluations = cfg.sample_steps * (1 + cfg.corrector_steps) + 1
-    return Algorithm(init, step, sample, log_prob, evaluations=evaluations, trace=trace)
+    evaluations: int | None
+    if cfg.sampler == "pc":
+        evaluations = cfg.sample_steps * (1 + cfg.corrector_steps) + 1
+    else:
+        evaluations = denoising.evaluations(cfg.sampler, cfg.sample_steps)
+    return Algorithm(
+        reads=reads,
+        init=init,
+        step=step,
+        sample=sample,
+        log_prob=log_prob,
+        evaluations=evaluations,
+        trajectory=None if cfg.sampler == "ode" else trajectory,
+    )
 
 
-def _split(keys: Key) -> tuple[Key, Key]:
-    """keys [B] -> two independent keys for each example."""
-    return tuple(jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0))
+FAMILY = Family(
+    name="Score-based model",
+    continent="implicit",
+    objective="denoising score matching",
+    citation="Song et al. 2021, https://arxiv.org/abs/2011.13456",
+    algorithm=algorithm,
+    sampling=(
+        "sampler",
+        "sample_steps",
+        "corrector_steps",
+        "snr",
+        "eta",
+        "churn",
+        "divergence",
+        "probes",
+        "spacing",
+        "tol",
+    ),
+)

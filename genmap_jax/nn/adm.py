@@ -8,26 +8,30 @@ Differs from the paper: no dropout; a quarter of `width` groups in every normali
 """
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genmap_jax.nn.unet import conv, double, half, zeros
+from genmap_jax.nn.unet import conv, downsample, upsample, zeros
 
 Array = jax.Array
 
 
 class Residual(nn.Module):
-    """Residual block, optionally changing the resolution of both branches by `resample`."""
+    """Residual block that may also change the resolution, of both of its branches."""
 
     features: int
+    """Output channels."""
     groups: int
-    resample: str | None = None
+    """Groups of every normalisation."""
+    resample: Literal["down", "up"] | None = None
+    """Halve the height and width, double them, or keep them."""
 
     @nn.compact
     def __call__(self, x, emb):  # [B, H, W, C], [B, E] -> [B, H', W', features]
-        resize = {"half": half, "double": double, None: lambda x: x}[self.resample]
+        resize = {"down": downsample, "up": upsample, None: lambda x: x}[self.resample]
         h = conv(self.features)(resize(nn.silu(normalise(x, self.groups))))
         scale, shift = jnp.split(nn.Dense(2 * self.features)(nn.silu(emb))[:, None, None, :], 2, axis=-1)
         h = normalise(h, self.groups) * (1.0 + scale) + shift
@@ -40,7 +44,9 @@ class Attention(nn.Module):
     """Self-attention over positions, with heads of `head_width` channels."""
 
     groups: int
+    """Groups of the normalisation."""
     head_width: int
+    """Channels of a head."""
 
     @nn.compact
     def __call__(self, x):  # [B, H, W, C] -> [B, H, W, C]
@@ -53,27 +59,29 @@ class Attention(nn.Module):
 
 
 def normalise(x: Array, groups: int) -> Array:
-    """Group normalisation; the fast variance would cancel digits."""
+    """Group normalisation. The fast variance would cancel digits."""
     return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False)(x)
 
 
 class ADM(nn.Module):
-    """x [B, H, W, C], emb [B, E] -> [B, H, W, features]. H and W must divide by 2^(len(mult) - 1).
+    """x [B, H, W, C], emb [B, E] -> [B, H, W, features]. H and W must divide by 2^(len(channel_mult) - 1).
 
-    emb: what the network is told (noise level, plus class where there is one); it passes through two dense layers here.
+    emb: the embedding of the noise level, plus that of the class where there is one; it passes through two dense
+        layers here.
     """
 
     features: int
     """Output channels."""
     width: int = 128
     """Channels at the finest resolution; a multiple of 4."""
-    mult: tuple[int, ...] = (1, 2, 2, 2)
-    """Channels of each resolution, finest first, in units of width."""
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels at each resolution, finest first, in units of width."""
     blocks: int = 3
     """Residual blocks per resolution on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16, 8)
-    """Heights at which there is self-attention; always also in the middle."""
+    """Heights of the feature maps that have self-attention; the middle always has."""
     head_width: int = 64
+    """Channels of an attention head."""
 
     @nn.compact
     def __call__(self, x, emb):
@@ -87,9 +95,9 @@ class ADM(nn.Module):
 
         x = conv(self.width)(x)
         skips = [x]
-        for level, mult in enumerate(self.mult):
-            if level:
-                x = Residual(x.shape[-1], groups, "half")(x, emb)
+        for i, mult in enumerate(self.channel_mult):
+            if i > 0:
+                x = Residual(x.shape[-1], groups, "down")(x, emb)
                 skips.append(x)
             for _ in range(self.blocks):
                 x = block(x, mult * self.width)
@@ -99,9 +107,9 @@ class ADM(nn.Module):
         x = Attention(groups, self.head_width)(x)
         x = Residual(x.shape[-1], groups)(x, emb)
 
-        for level, mult in reversed(list(enumerate(self.mult))):
+        for i, mult in reversed(list(enumerate(self.channel_mult))):
             for _ in range(self.blocks + 1):
                 x = block(jnp.concatenate([x, skips.pop()], axis=-1), mult * self.width)
-            if level:
-                x = Residual(x.shape[-1], groups, "double")(x, emb)
+            if i > 0:
+                x = Residual(x.shape[-1], groups, "up")(x, emb)
         return conv(self.features, init=zeros)(nn.silu(normalise(x, groups)))

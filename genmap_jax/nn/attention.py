@@ -1,4 +1,4 @@
-"""Softmax attention over what a mask allows; and over a window, in time and memory that grow with the window.
+"""Softmax attention under a mask; causal masks, whole or by windows; the positions of a ring buffer of keys and values.
 
 N counts strings and groups of heads (grouped-query attention): h heads of queries share the keys and values of one N.
 Scores and softmax are float32, whatever the dtype of the rest.
@@ -10,15 +10,32 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-def products(q: Array, k: Array) -> Array:
+def scaled_scores(q: Array, k: Array) -> Array:
     """q [N, h, T, d] and k [N, S, d] -> q k / sqrt(d), float32 [N, h, T, S]."""
     return jnp.einsum("nhtd,nsd->nhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
 
 
-def attend(scores: Array, v: Array, past: Array) -> Array:
-    """Means of v [N, S, d] with softmax weights, over what `past` [N or 1, T, S] allows. -> [N, h, T, d]"""
-    weights = jax.nn.softmax(jnp.where(past[:, None], scores, -jnp.inf), axis=-1)
+def attend(scores: Array, v: Array, mask: Array) -> Array:
+    """Means of v [N, S, d] with softmax weights, over what the mask [N or 1, T, S] allows. -> [N, h, T, d]"""
+    weights = jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf), axis=-1)
     return jnp.einsum("nhts,nsd->nhtd", weights.astype(v.dtype), v)
+
+
+def causal_mask(queries: Array, keys: Array, window: int | None = None) -> Array:
+    """Which keys [S] each query [T] may see, by their indices in the string: bool [T, S].
+
+    Those up to its own, and of these the last `window`. Keys of negative index do not exist.
+    """
+    mask = (keys[None, :] <= queries[:, None]) & (keys[None, :] >= 0)
+    return mask if window is None else mask & (queries[:, None] - keys[None, :] < window)
+
+
+def ring_indices(newest: Array, size: int) -> Array:
+    """The index in the string that each slot of a ring buffer holds, [size]: index i lies in slot i mod `size`.
+
+    newest: the last index written, [] or [1]. Slots not written yet have negative indices.
+    """
+    return newest - (newest - jnp.arange(size)) % size
 
 
 def attend_in_blocks(q: Array, k: Array, v: Array, window: int, segments: Array | None) -> Array:
@@ -38,14 +55,14 @@ def attend_in_blocks(q: Array, k: Array, v: Array, window: int, segments: Array 
         x = split(x, 1)
         return jnp.concatenate([jnp.pad(x, [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2))[:, :-1], x], axis=2)
 
-    at, place = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :] - window  # relative to the block
-    past = ((place <= at) & (at - place < window))[None]
-    past &= (place >= 0)[None] | (jnp.arange(blocks) > 0)[:, None, None]  # [blocks, w, 2 w]: none before the first
-    past = jnp.broadcast_to(past[None], (n, blocks, window, 2 * window))
+    queries, keys = jnp.arange(window)[:, None], jnp.arange(2 * window)[None, :] - window  # relative to the block
+    mask = ((keys <= queries) & (queries - keys < window))[None]
+    mask &= (keys >= 0)[None] | (jnp.arange(blocks) > 0)[:, None, None]  # [blocks, w, 2 w]: none before the first
+    mask = jnp.broadcast_to(mask[None], (n, blocks, window, 2 * window))
     if segments is not None:
-        past &= split(segments, 1)[..., :, None] == with_block_before(segments)[..., None, :]
+        mask &= split(segments, 1)[..., :, None] == with_block_before(segments)[..., None, :]
     q = jnp.moveaxis(split(q, 2), 2, 1).reshape(n * blocks, heads, window, d)
     k, v = (with_block_before(x).reshape(n * blocks, 2 * window, d) for x in (k, v))
-    y = attend(products(q, k), v, past.reshape(n * blocks, window, 2 * window))
+    y = attend(scaled_scores(q, k), v, mask.reshape(n * blocks, window, 2 * window))
     y = jnp.moveaxis(y.reshape(n, blocks, heads, window, d), 1, 2)
     return y.reshape(n, heads, blocks * window, d)[:, :, :tokens]

@@ -19,18 +19,21 @@ glorot = nn.initializers.glorot_uniform()
 
 
 def positions(height: int, width: int, features: int) -> Array:
-    """Fixed codes of a grid of patches: sines and cosines of the column, then of the row. [height * width, features]"""
+    """Fixed position embeddings of a grid of patches: sines and cosines of the column, then of the row.
+
+    [height * width, features].
+    """
     frequencies = 10_000.0 ** -(jnp.arange(features // 4) / (features // 4))
 
-    def code(places):  # [N] -> [N, features / 2]
-        angles = places[:, None] * frequencies[None, :]
+    def waves(index):  # [N] -> [N, features / 2]
+        angles = index[:, None] * frequencies[None, :]
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
     row, column = jnp.divmod(jnp.arange(height * width), width)
-    return jnp.concatenate([code(column), code(row)], axis=-1)
+    return jnp.concatenate([waves(column), waves(row)], axis=-1)
 
 
-def modulated(x: Array, shift: Array, scale: Array) -> Array:
+def modulate(x: Array, shift: Array, scale: Array) -> Array:
     """x [B, N, D] normalised over D, scaled and shifted for each example, [B, D]."""
     x = x - x.mean(axis=-1, keepdims=True)  # by hand: the gradient of linen's LayerNorm doubled the time of a CPU step
     x = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6)
@@ -38,7 +41,10 @@ def modulated(x: Array, shift: Array, scale: Array) -> Array:
 
 
 class Block(nn.Module):
+    """A transformer block, whose two branches the embedding scales, shifts and gates."""
+
     heads: int
+    """Attention heads."""
 
     @nn.compact
     def __call__(self, x, emb):  # [B, N, D], [B, D] -> [B, N, D]
@@ -46,12 +52,12 @@ class Block(nn.Module):
         condition = nn.Dense(6 * features, kernel_init=zeros, name="condition")(nn.silu(emb))
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(condition, 6, axis=-1)
 
-        h = nn.Dense(3 * features, kernel_init=glorot, name="qkv")(modulated(x, shift_1, scale_1))
+        h = nn.Dense(3 * features, kernel_init=glorot, name="qkv")(modulate(x, shift_1, scale_1))
         q, k, v = jnp.moveaxis(h.reshape(batch, tokens, 3, self.heads, -1), 2, 0)
         h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
         x = x + gate_1[:, None] * nn.Dense(features, kernel_init=glorot, name="out")(h)
 
-        h = nn.Dense(4 * features, kernel_init=glorot, name="up")(modulated(x, shift_2, scale_2))
+        h = nn.Dense(4 * features, kernel_init=glorot, name="up")(modulate(x, shift_2, scale_2))
         h = nn.Dense(features, kernel_init=glorot, name="down")(nn.gelu(h, approximate=True))
         return x + gate_2[:, None] * h
 
@@ -62,10 +68,13 @@ class DiT(nn.Module):
     features: int
     """Output channels."""
     width: int = 384
-    """Of a token."""
+    """Width of a token."""
     blocks: int = 12
+    """Transformer blocks."""
     heads: int = 6
+    """Attention heads of a block."""
     patch: int = 2
+    """Side of a patch, in pixels."""
 
     @nn.compact
     def __call__(self, x, emb):
@@ -83,6 +92,6 @@ class DiT(nn.Module):
         shift, scale = jnp.split(
             nn.Dense(2 * self.width, kernel_init=zeros, name="last_condition")(nn.silu(emb)), 2, -1
         )
-        x = nn.Dense(p * p * self.features, kernel_init=zeros, name="last")(modulated(x, shift, scale))
+        x = nn.Dense(p * p * self.features, kernel_init=zeros, name="last")(modulate(x, shift, scale))
         x = x.reshape(batch, rows, columns, p, p, self.features).swapaxes(2, 3)
         return x.reshape(batch, height, width, self.features)

@@ -1,4 +1,4 @@
-"""The residual network on vectors that is told a noise level: the small backbone of score and diffusion models."""
+"""A residual MLP conditioned on the noise level: the small backbone of score and diffusion models."""
 
 import math
 
@@ -10,9 +10,11 @@ class MLP(nn.Module):
     """Residual MLP, every block modulated by the noise level (FiLM, Perez et al. 2018) and starting as the identity."""
 
     width: int
+    """Hidden units."""
     blocks: int
+    """Residual blocks."""
     shape: tuple[int, ...]
-    """Of one output."""
+    """Shape of one output."""
 
     @nn.compact
     def __call__(self, x, emb):  # [B, ...], [B, E] -> [B, *shape]

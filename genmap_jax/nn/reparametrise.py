@@ -1,8 +1,8 @@
-"""What a network computes with, as a function of what the optimizer holds: spectral norm and equalised learning rate.
+"""Weight reparametrisations: spectral norm and equalised learning rate.
 
-Both are pure functions from a tree of parameters to another of the same shapes, so any network can have them without
-knowing: `network.apply(normalise(params, vectors), x)`. Matrices are leaves named "kernel" (last axis: out) and
-"embedding" (last axis: features); the rest passes through.
+Both are pure functions from a tree of parameters to one of the same shapes, applied outside of the network, so any
+network can have them: `network.apply(normalise(params, vectors), x)`. They change the leaves named "kernel" (last axis:
+outputs) and "embedding" (last axis: features) and leave all others as they are.
 """
 
 import math
@@ -27,13 +27,13 @@ def start_vectors(params: Params, key: Array) -> Params:
         return u / jnp.linalg.norm(u)
 
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-    return structure.unflatten([start(i, path, w) for i, (path, w) in enumerate(leaves)])
+    return jax.tree.unflatten(structure, [start(i, path, w) for i, (path, w) in enumerate(leaves)])
 
 
 def power_step(params: Params, vectors: Params) -> Params:
     """One iteration u <- W^T W u / |W^T W u|, towards the right singular vector of the largest singular value.
 
-    Miyato et al. 2018 (arXiv:1802.05957), algorithm 1. No gradient passes.
+    Miyato et al. 2018 (arXiv:1802.05957), algorithm 1. u counts as a constant: no gradient passes.
     """
 
     def iterate(u: Array | None, w: Array) -> Array | None:
@@ -47,7 +47,7 @@ def power_step(params: Params, vectors: Params) -> Params:
 
 
 def normalise(params: Params, vectors: Params) -> Params:
-    """W / |W u| for every matrix: its largest singular value becomes 1, as well as u knows it.
+    """W / |W u| for every matrix: its largest singular value becomes 1, up to the error of u.
 
     The gradient passes through |W u|, not through u. A convolution's kernel counts as the matrix [h w in, out], whose
     norm is at most that of the convolution, and at least 1 / sqrt(h w) of it.
@@ -70,15 +70,15 @@ def _unit(x: Array) -> Array:
 # ---- equalised learning rate -----------------------------------------------------------------------------------------
 
 
-def unequal(params: Params) -> Params:
-    """Fresh parameters -> what the optimizer shall hold: matrices of about unit variance, whatever their fan-in."""
+def unequalise(params: Params) -> Params:
+    """Fresh parameters -> what the optimizer updates: matrices of about unit variance, whatever their fan-in."""
     return jax.tree_util.tree_map_with_path(lambda path, w: w / _scale(path, w), params)
 
 
 def equalise(params: Params) -> Params:
-    """The inverse of `unequal`: matrices times 1 / sqrt(fan-in), inside the network.
+    """The inverse of `unequalise`: matrices times 1 / sqrt(fan-in), inside the network.
 
-    Adam's steps have the size of the learning rate, so every layer's weights now move by the same share of their size.
+    Adam's steps have the size of the learning rate, so the weights of every layer move by the same share of their size.
     Karras et al. 2018 (arXiv:1710.10196), section 4.1.
     """
     return jax.tree_util.tree_map_with_path(lambda path, w: w * _scale(path, w), params)

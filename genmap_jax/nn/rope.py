@@ -4,13 +4,13 @@ Su et al. 2021 (https://arxiv.org/abs/2104.09864): queries and keys are rotated 
 positions, so that their products depend on the distance alone. A head of size d has d / 2 planes, of the coordinates i
 and i + d / 2; plane i turns by `frequencies`[i] per position.
 
-Distances beyond those of the training are angles no weight has seen. `Scaling` changes the angles; dual chunk attention
-(`chunked_distances`) never presents such a distance.
+Distances beyond those of the training are angles that no weight has seen. `Scaling` changes the angles; dual chunk
+attention (`chunked_distances`) never presents such a distance.
 """
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +21,34 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """How to stretch the angles of a model trained at length `original` to `factor` times as many positions.
-
-    linear: positions divided by the factor (Chen et al. 2023, https://arxiv.org/abs/2306.15595).
-    ntk: a larger base, so that the fastest plane stays and the slowest is stretched by the factor ("NTK-aware",
-        Peng et al. 2023, section 3.1).
-    yarn: planes that turn often within `original` stay, those that turn less than once are stretched, with a ramp
-        between; and sharper attention (Peng et al. 2023, https://arxiv.org/abs/2309.00071, sections 3.2 to 3.4).
-    """
+    """How the angles of a model trained at length `original` are stretched to `factor` times as many positions."""
 
     kind: Literal["none", "linear", "ntk", "yarn"] = "none"
+    """The method of stretching. "linear" divides positions by the factor (Chen et al. 2023,
+    https://arxiv.org/abs/2306.15595). "ntk" takes a larger base, so that the fastest plane stays and the slowest is
+    stretched by the factor ("NTK-aware", Peng et al. 2023, section 3.1). "yarn" keeps the planes that turn often within
+    `original`, stretches those that turn less than once, with a ramp between, and sharpens the attention (Peng et al.
+    2023, https://arxiv.org/abs/2309.00071, sections 3.2 to 3.4). "none" changes nothing."""
     factor: float = 1.0
+    """The stretched model reads this many times as many positions."""
     original: int = 0
-    """yarn: length of the training."""
+    """With yarn, the model was trained at this many positions."""
     fast: float = 32.0
+    """With yarn, a plane that makes more than this many full turns within `original` stays (the paper's beta: 32)."""
     slow: float = 1.0
-    """yarn: full turns within `original` above which a plane stays, and below which it is stretched."""
+    """With yarn, a plane that makes fewer than this many full turns within `original` is stretched by the whole factor
+    (the paper's alpha: 1)."""
+
+
+def check(scaling: Scaling) -> None:
+    """Raise ValueError that names the field of a scaling that cannot work."""
+    kinds = get_args({field.name: field.type for field in dataclasses.fields(scaling)}["kind"])
+    if scaling.kind not in kinds:
+        raise ValueError(f"scaling.kind={scaling.kind!r}: choose {' or '.join(map(repr, kinds))}")
+    if scaling.factor < 1:
+        raise ValueError(f"scaling.factor={scaling.factor}: positions can be stretched, so give at least 1")
+    if scaling.kind == "yarn" and scaling.original < 1:
+        raise ValueError(f"scaling.original={scaling.original}: yarn needs the length of the training")
 
 
 def frequencies(d: int, theta: float, scaling: Scaling = Scaling()) -> np.ndarray:
@@ -62,22 +74,22 @@ def sharpness(scaling: Scaling) -> float:
 
 
 def rotate(x: Array, positions: Array, theta: float, scaling: Scaling = Scaling()) -> Array:
-    """Turn queries or keys [..., T, d] to their positions, int [T] or anything that broadcasts to [..., T].
+    """Rotate queries or keys [..., T, d] by their positions, int [T] or anything that broadcasts to [..., T].
 
-    Angles and rotation in float32, whatever the dtype of x.
+    Angles and rotation are float32, whatever the dtype of x.
     """
     positions = positions.reshape((1,) * (x.ndim - 1 - positions.ndim) + positions.shape + (1,))
-    turns = frequencies(x.shape[-1], theta, scaling).reshape((1,) * (x.ndim - 1) + (-1,))
-    angles = positions.astype(jnp.float32) * jnp.asarray(turns, jnp.float32)
+    radians = frequencies(x.shape[-1], theta, scaling).reshape((1,) * (x.ndim - 1) + (-1,))
+    angles = positions.astype(jnp.float32) * jnp.asarray(radians, jnp.float32)
     cos, sin = jnp.cos(angles) * sharpness(scaling), jnp.sin(angles) * sharpness(scaling)
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
 # ---- dual chunk attention --------------------------------------------------------------------------------------------
-# An et al. 2024, https://arxiv.org/abs/2402.17463. Text is cut into chunks of s positions. A key turns to its position
-# within its chunk, always. A query turns to one of three positions, by where the key is: in its own chunk, in the one
-# before, or earlier. With a window of c trained positions, s < c:
+# An et al. 2024, https://arxiv.org/abs/2402.17463. Text is cut into chunks of s positions. A key is rotated by its
+# position within its chunk, always. A query is rotated by one of three positions, which depends on where the key is: in
+# the query's own chunk, in the one before, or earlier. With a window of c trained positions, s < c:
 
 
 def chunk_positions(positions: Array, chunk: int, window: int) -> tuple[Array, Array, Array, Array]:
@@ -88,7 +100,7 @@ def chunk_positions(positions: Array, chunk: int, window: int) -> tuple[Array, A
 
 
 def chunks_apart(queries: Array, keys: Array, chunk: int) -> Array:
-    """0, 1 or 2 (or more): which of the three a pair of positions uses."""
+    """How many chunks lie between a query's position and a key's: 0, 1, or 2 and more, which are treated alike."""
     return queries // chunk - keys // chunk
 
 

@@ -8,6 +8,7 @@ Differs from the paper: no dropout (0.1 there).
 """
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -27,6 +28,7 @@ def sinusoidal(t: Array, width: int, period: float = 10_000.0) -> Array:
 
 
 def conv(features: int, size: int = 3, init=spread) -> nn.Conv:
+    """A convolution of stride 1 that keeps height and width."""
     return nn.Conv(features, (size, size), kernel_init=init)
 
 
@@ -35,23 +37,27 @@ def normalise(x: Array) -> Array:
     return nn.GroupNorm(math.gcd(32, max(x.shape[-1] // 4, 1)), epsilon=1e-6, use_fast_variance=False)(x)
 
 
-def half(x: Array) -> Array:
+def downsample(x: Array) -> Array:
+    """Half the height and width, by averaging. [B, H, W, C] -> [B, H / 2, W / 2, C]."""
     return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-def double(x: Array) -> Array:
+def upsample(x: Array) -> Array:
+    """Twice the height and width, by repetition. [B, H, W, C] -> [B, 2 H, 2 W, C]."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
 class Residual(nn.Module):
-    """Residual block, optionally changing the resolution of both branches by `resample`."""
+    """Residual block that may also change the resolution, of both of its branches."""
 
     features: int
-    resample: str | None = None
+    """Output channels."""
+    resample: Literal["down", "up"] | None = None
+    """Halve the height and width, double them, or keep them."""
 
     @nn.compact
     def __call__(self, x, emb):  # [B, H, W, C], [B, E] -> [B, H', W', features]
-        resize = {"half": half, "double": double, None: lambda x: x}[self.resample]
+        resize = {"down": downsample, "up": upsample, None: lambda x: x}[self.resample]
         h = conv(self.features)(resize(nn.silu(normalise(x))))
         h = h + nn.Dense(self.features, kernel_init=spread)(nn.silu(emb))[:, None, None, :]
         h = conv(self.features, init=zeros)(nn.silu(normalise(h)))
@@ -73,21 +79,22 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """x [B, H, W, C], emb [B, E] -> [B, H, W, features]. H and W must divide by 2^(len(mult) - 1).
+    """x [B, H, W, C], emb [B, E] -> [B, H, W, features]. H and W must divide by 2^(len(channel_mult) - 1).
 
-    emb: what the network is told (noise level, plus class where there is one); it passes through two dense layers here.
+    emb: the embedding of the noise level, plus that of the class where there is one; it passes through two dense
+        layers here.
     """
 
     features: int
     """Output channels."""
     width: int = 128
     """Channels at the finest resolution."""
-    mult: tuple[int, ...] = (1, 2, 2, 2)
-    """Channels of each resolution, finest first, in units of width."""
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels at each resolution, finest first, in units of width."""
     blocks: int = 4
     """Residual blocks per resolution on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16,)
-    """Heights at which there is self-attention; always also at the coarsest."""
+    """Heights of the feature maps that have self-attention; the coarsest always has."""
 
     @nn.compact
     def __call__(self, x, emb):
@@ -96,9 +103,9 @@ class UNet(nn.Module):
 
         x = conv(self.width)(x)
         skips = [x]
-        for level, mult in enumerate(self.mult):
-            if level:
-                x = Residual(x.shape[-1], "half")(x, emb)
+        for i, mult in enumerate(self.channel_mult):
+            if i > 0:
+                x = Residual(x.shape[-1], "down")(x, emb)
                 skips.append(x)
             for _ in range(self.blocks):
                 x = Residual(mult * self.width)(x, emb)
@@ -110,11 +117,11 @@ class UNet(nn.Module):
         x = Attention()(x)
         x = Residual(x.shape[-1])(x, emb)
 
-        for level, mult in reversed(list(enumerate(self.mult))):
+        for i, mult in reversed(list(enumerate(self.channel_mult))):
             for _ in range(self.blocks + 1):
                 x = Residual(mult * self.width)(jnp.concatenate([x, skips.pop()], axis=-1), emb)
             if x.shape[1] in self.attention:
                 x = Attention()(x)
-            if level:
-                x = Residual(x.shape[-1], "double")(x, emb)
+            if i > 0:
+                x = Residual(x.shape[-1], "up")(x, emb)
         return conv(self.features, init=zeros)(nn.silu(normalise(x)))

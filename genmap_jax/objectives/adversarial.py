@@ -18,6 +18,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from genmap_jax.keys import normal, uniform
+
 Array = jax.Array
 Critic = Callable[[Array], Array]  # x [B, ...] -> logits [B], each from its own x alone
 Loss = Literal["minimax", "nonsaturating", "hinge", "least_squares", "wasserstein", "relativistic"]
@@ -29,7 +31,7 @@ def logistic_d(real: Array, fake: Array) -> Array:
 
 
 def minimax_g(real: Array, fake: Array) -> Array:
-    """log(1 - sigmoid(D(G(z)))): the other side of the same game. Its gradient vanishes where D is sure."""
+    """log(1 - sigmoid(D(G(z)))): the same game from G's side, whose gradient vanishes where D is sure."""
     return -jax.nn.softplus(fake)
 
 
@@ -54,11 +56,11 @@ def least_squares_g(real: Array, fake: Array) -> Array:
 
 
 def wasserstein_d(real: Array, fake: Array) -> Array:
-    """The negated difference of means: a transport distance only as far as a penalty bounds D's slope."""
+    """The negated difference of means: a transport distance only as far as a penalty bounds the gradient of D."""
     return fake - real
 
 
-def raise_fake_g(real: Array, fake: Array) -> Array:
+def wasserstein_g(real: Array, fake: Array) -> Array:
     """The generator of the Wasserstein and the hinge game."""
     return -fake
 
@@ -79,9 +81,9 @@ def relativistic_g(real: Array, fake: Array) -> Array:
 LOSSES: dict[Loss, tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]]] = {
     "minimax": (logistic_d, minimax_g),
     "nonsaturating": (logistic_d, nonsaturating_g),
-    "hinge": (hinge_d, raise_fake_g),
+    "hinge": (hinge_d, wasserstein_g),
     "least_squares": (least_squares_d, least_squares_g),
-    "wasserstein": (wasserstein_d, raise_fake_g),
+    "wasserstein": (wasserstein_d, wasserstein_g),
     "relativistic": (relativistic_d, relativistic_g),
 }
 
@@ -89,42 +91,42 @@ LOSSES: dict[Loss, tuple[Callable[[Array, Array], Array], Callable[[Array, Array
 # ---- penalties: [B], without their weight ----------------------------------------------------------------------------
 
 
-def slope(critic: Critic, x: Array) -> Array:
+def input_gradient(critic: Critic, x: Array) -> Array:
     """grad_x D(x), in the shape of x. `critic` must not mix examples: its rows then have gradients of their own."""
     logits, pullback = jax.vjp(critic, x)
     return pullback(jnp.ones_like(logits))[0]
 
 
-def squared_slope(critic: Critic, x: Array) -> Array:
+def zero_centred_gradient_penalty(critic: Critic, x: Array) -> Array:
     """|grad D(x)|^2: R1 on real examples, R2 on generated ones.
 
     Mescheder et al. 2018 (arXiv:1801.04406), eq. 9 and 10, there with the factor gamma / 2.
     """
-    return _squares(slope(critic, x))
+    return _squares(input_gradient(critic, x))
 
 
-def unit_slope(critic: Critic, x: Array) -> Array:
-    """(|grad D(x)| - 1)^2, at the points of `between` (WGAN-GP, eq. 3) or of `around` (DRAGAN)."""
-    return (jnp.sqrt(_squares(slope(critic, x)) + 1e-12) - 1.0) ** 2  # a square root has no gradient at 0
+def one_centred_gradient_penalty(critic: Critic, x: Array) -> Array:
+    """(|grad D(x)| - 1)^2, at the points of `interpolate` (WGAN-GP, eq. 3) or of `perturb` (DRAGAN)."""
+    return (jnp.sqrt(_squares(input_gradient(critic, x)) + 1e-12) - 1.0) ** 2  # a square root has no gradient at 0
 
 
-def between(real: Array, fake: Array, keys: Array) -> Array:
+def interpolate(real: Array, fake: Array, keys: Array) -> Array:
     """A uniform point on the line from real example i to generated example i.
 
-    Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1. With the unit slope there, the best D of two point masses at
-    distance d does not estimate d but d (1 + d / (2 weight)).
+    Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1. With the one-centred penalty there, the best D of two
+    point masses at distance d does not estimate d but d (1 + d / (2 weight)).
     """
-    u = jax.vmap(jax.random.uniform)(keys).reshape(-1, *[1] * (real.ndim - 1))
+    u = uniform(keys).reshape(-1, *[1] * (real.ndim - 1))
     return real + u * (fake - real)
 
 
-def around(real: Array, keys: Array, sd: float) -> Array:
+def perturb(real: Array, keys: Array, sd: float) -> Array:
     """Real examples with Gaussian noise (DRAGAN, Kodali et al. 2017, arXiv:1705.07215)."""
-    return real + sd * jax.vmap(lambda key: jax.random.normal(key, real.shape[1:]))(keys)
+    return real + sd * normal(keys, real.shape[1:])
 
 
 def lecam(real: Array, fake: Array, anchors: Array) -> Array:
-    """Logits stay near what D said of the *other* kind: (D(x) - a_fake)^2 + (D(G(z)) - a_real)^2.
+    """Squared distance of logits to the running means of the *other* kind: (D(x) - a_fake)^2 + (D(G(z)) - a_real)^2.
 
     anchors: [2], running means (a_real, a_fake) of the logits. Tseng et al. 2021 (arXiv:2104.03310).
     """
@@ -132,9 +134,9 @@ def lecam(real: Array, fake: Array, anchors: Array) -> Array:
 
 
 def consistency(logits: Array, logits_moved: Array) -> Array:
-    """D says the same of an image and of the image moved a little (Zhang et al. 2020, arXiv:1910.12027).
+    """Squared change of the logits when an image is moved a little (Zhang et al. 2020, arXiv:1910.12027).
 
-    On generated images too it is the balanced form (Zhao et al. 2021, arXiv:2002.04724).
+    Applied to generated images too, it is balanced consistency (Zhao et al. 2021, arXiv:2002.04724).
     """
     return (logits - logits_moved) ** 2
 

@@ -5,11 +5,12 @@ The second mean is taken over chains that go on from update to update (Tieleman 
 https://doi.org/10.1145/1390156.1390290), kept in a replay buffer and restarted now and then (Du & Mordatch 2019,
 https://arxiv.org/abs/1903.08689).
 
-Differs from the paper: the buffer is [B, slots, ...]; place i of the batch draws from its own `slots` chains, not from
-one common pool. A chain's law is the same, and the buffer splits over devices with the batch, without communication.
+Differs from the paper: the buffer is [B, chains, ...]; place i of the batch continues one of its own `chains`, not one
+of a common pool. A chain's law is the same, and the buffer splits over devices with the batch, without communication.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -17,10 +18,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
+from genmap_jax import keys as per_example
 from genmap_jax import parallel
-from genmap_jax.algorithm import Batch, Key, Metrics, Params, batch_size, ema_update, player
-
-Array = jax.Array
+from genmap_jax.algorithm import Array, Batch, Key, Metrics, Params, batch_size, ema_update, player
+from genmap_jax.keys import example_keys
 
 
 @flax.struct.dataclass
@@ -31,23 +32,20 @@ class State:
     params: Params
     opt_state: optax.OptState
     ema: Params | None
-    buffer: Array  # [B, slots, ...], the chains
-
-    @property
-    def averaged(self) -> Params:
-        """The parameters to sample and to evaluate with."""
-        return self.params if self.ema is None else self.ema
+    buffer: Array  # [B, chains, ...]: where the persistent chains of each place in the batch are
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, buffer: Array, ema_halflife: float | None) -> State:
-    """`buffer`: [B, slots, ...], draws from the law the chains restart from."""
+    """The state that `persistent` starts from. buffer: [B, chains, ...], draws from the law the chains restart from."""
     ema = None if ema_halflife is None else jax.tree.map(jnp.copy, params)  # own buffers: the step donates both
     return State(jnp.zeros((), jnp.int32), params, tx.init(params), ema, buffer)
 
 
 def spec(state: State) -> State:
     """Each device keeps the chains of its part of the batch."""
-    return State(step=P(), params=P(), opt_state=P(), ema=P(), buffer=P(parallel.AXIS))
+    whole: Any = P()  # specs stand where the state has arrays
+    sharded: Any = P(parallel.AXIS)
+    return State(step=whole, params=whole, opt_state=whole, ema=whole, buffer=sharded)
 
 
 def terms(e_data: Array, e_model: Array, alpha: float = 0.0) -> dict[str, Array]:
@@ -61,24 +59,24 @@ def terms(e_data: Array, e_model: Array, alpha: float = 0.0) -> dict[str, Array]
     return {"loss": loss, "energy_data": e_data, "energy_model": e_model, "energy_gap": gap}
 
 
-def draw(buffer: Array, fresh: Array, keys: Array, reinit: float) -> tuple[Array, Array]:
-    """Where the chains of this update start: (x [B, ...], slots [B]).
+def start(buffer: Array, fresh: Array, keys: Array, reinit: float) -> tuple[Array, Array]:
+    """Where the chains of this update start: (x [B, ...], which of the chains of its place each one is [B]).
 
-    Each place takes a uniformly chosen slot of its own, or with probability `reinit` its draw from `fresh` [B, ...]
-    (which will take over the slot).
+    Each place continues one of its own chains, uniformly chosen, or with probability `reinit` replaces it by its draw
+    from `fresh` [B, ...].
     """
 
     def one(key, own, new):
         which, restart = jax.random.split(key)
-        slot = jax.random.randint(which, (), 0, own.shape[0])
-        return jnp.where(jax.random.bernoulli(restart, reinit), new, own[slot]), slot
+        chain = jax.random.randint(which, (), 0, own.shape[0])
+        return jnp.where(jax.random.bernoulli(restart, reinit), new, own[chain]), chain
 
     return jax.vmap(one)(keys, buffer, fresh)
 
 
-def write(buffer: Array, x: Array, slots: Array) -> Array:
-    """The buffer with the ends x [B, ...] of the chains put back where `draw` found their starts."""
-    return jax.vmap(lambda own, x, slot: own.at[slot].set(x))(buffer, x, slots)
+def put_back(buffer: Array, x: Array, chains: Array) -> Array:
+    """The buffer with the ends x [B, ...] of the chains that `start` chose, chains [B]."""
+    return jax.vmap(lambda own, x, chain: own.at[chain].set(x))(buffer, x, chains)
 
 
 def persistent(
@@ -93,24 +91,25 @@ def persistent(
     ema_halflife: float | None = None,
     axis_name: str | None = None,
 ) -> Callable[[State, Batch, Key], tuple[State, Metrics]]:
-    """The train step.
+    """The train step of an energy-based model.
 
     energy: (params, x [B, ...]) -> [B].
     observe: (batch, keys [B]) -> x [B, ...], the data as real numbers.
     restart: keys [B] -> x [B, ...], where fresh chains start.
     chain: (x -> energies, x, keys [B]) -> x, the Markov chain of one update.
+    reinit: see `start`. alpha: see `terms`.
+    ema_halflife: in examples; see `algorithm.ema_update`.
     """
 
     def step(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
         size = batch_size(batch)
-        keys = parallel.example_keys(key, size, axis_name)
-        keys_data, keys_slot, keys_fresh, keys_chain = jax.vmap(lambda k: jax.random.split(k, 4), out_axes=1)(keys)
+        keys_data, keys_start, keys_fresh, keys_chain = per_example.split(example_keys(key, size, axis_name), 4)
 
         # 1. Positive examples.
         x_data = observe(batch, keys_data)
 
         # 2. Negative examples: continue persistent chains under the present energy.
-        x, slots = draw(state.buffer, restart(keys_fresh), keys_slot, reinit)
+        x, chains = start(state.buffer, restart(keys_fresh), keys_start, reinit)
         x_model = chain(lambda x: energy(state.params, x), x, keys_chain)
 
         # 3. One step down the difference of mean energies; the samples are constants in it.
@@ -122,8 +121,8 @@ def persistent(
         params, opt_state, value, metrics = player(loss, state.params, state.opt_state, tx, axis_name)
         ema = ema_update(state.ema, params, state.step, parallel.total(size, axis_name), ema_halflife)
 
-        # 4. The chains go back to their slots.
-        buffer = write(state.buffer, x_model, slots)
+        # 4. The chains go back to where they came from.
+        buffer = put_back(state.buffer, x_model, chains)
         return State(state.step + 1, params, opt_state, ema, buffer), {"loss": value, **metrics}
 
     return step

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 
 from genmap_jax import parallel
 from genmap_jax.algorithm import Array, Batch, Key, Params
-from genmap_jax.samplers import predictions
-from genmap_jax.samplers.log_snr import Schedule, for_variance
-from genmap_jax.samplers.sde import expand
+from genmap_jax.keys import normal, split
+from genmap_jax.processes import Denoise, expand, predictions
+from genmap_jax.processes.log_snr import Schedule, for_variance
 
 Weighting = Literal["vlb", "simple", "min_snr", "edm", "sigmoid", "output", "uncertainty"]
-SNR_CAP = 5.0  # gamma of min-SNR
+SNR_CAP = 5.0
+"""gamma of min-SNR: the largest SNR by which the error of the data is weighted."""
 SIGMOID_BIAS = 2.0
+"""The log SNR above which the sigmoid weighting falls."""
 
 
 def weight(name: Weighting, log_snr: Array, rate: Array, prediction: predictions.Name, data_std: float = 1.0) -> Array:
@@ -49,29 +51,29 @@ def weight(name: Weighting, log_snr: Array, rate: Array, prediction: predictions
 
 
 def of_prediction(prediction: predictions.Name, sigma: Array, data_std: float = 1.0) -> Array:
-    """What turns a weight of the squared error of the noise into one of the squared error of `prediction`."""
+    """The factor from a weight on the squared error of the noise to one on the squared error of `prediction`."""
     return (predictions.coefficients(prediction, sigma, data_std).c_out / sigma) ** 2
 
 
-def noise_error(denoise: Callable, x: Array, sigma: Array, noise: Array, cond: Array | None = None) -> Array:
+def noise_error(denoise: Denoise, x: Array, sigma: Array, noise: Array, cond: Array | None = None) -> Array:
     """|| eps - eps_hat ||^2, summed over dimensions. x, noise [B, ...], sigma [B] -> [B]"""
     x_hat = denoise(x + expand(sigma, x) * noise, sigma, cond)
     return jnp.square((x_hat - x) / expand(sigma, x)).reshape(x.shape[0], -1).sum(-1)
 
 
 def even_times(key: Key, size: int, axis_name: str | None = None) -> Array:
-    """Uniform times in [0, 1), evenly spaced over the global batch from one random offset: antithetic. [size]
+    """Uniform times in [0, 1), evenly spaced over the global batch from one random offset: low-discrepancy. [size]
 
     Kingma et al. 2021, appendix I.1: each is uniform, and the mean over the batch has a smaller variance.
     """
     count = parallel.total(size, axis_name)
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+    first = parallel.first_example(size, axis_name)
     return (jax.random.uniform(key) + (first + jnp.arange(size)) / count) % 1.0
 
 
 def weighted_denoising(
     schedule: Callable[[Params], Schedule],
-    denoise: Callable[[Params], Callable],
+    denoise: Callable[[Params], Denoise],
     data: Callable[[Batch], Array],
     cond: Callable[[Key, Batch], Array | None],
     weighting: Weighting,
@@ -81,21 +83,22 @@ def weighted_denoising(
 ) -> Callable[[Params, Key, Batch], dict[str, Array]]:
     """The loss for `minimise`, per dimension. The batch also holds "t" [B], uniform times; see `even_times`.
 
-    schedule, denoise: of the parameters. data: x [B, ...] of a batch. cond: labels, some dropped; keys [B].
-    A schedule that is learned is learned for the variance of the "vlb" weighting.
+    schedule, denoise: functions of the parameters. data: gives x [B, ...] of a batch. cond: (keys [B], batch) -> labels
+        [B], some of them dropped, or None.
+    A learned schedule minimises the variance of the "vlb" weighting's estimate.
     uncertainty: u [B] at log SNR [B], of the parameters: the loss is exp(-u) term + u (Karras et al. 2024,
         arXiv:2312.02696, eq. 21), least where exp(u) is the mean term, so all noise levels pull alike. None: u = 0.
     """
 
     def loss(params, keys, batch):
-        for_noise, for_cond = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        for_noise, for_cond = split(keys)
         x, now = data(batch), schedule(params)
-        noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(for_noise)
-        level, rate, gauge = for_variance(now.log_snr(batch["t"]), now.rate(batch["t"]))
-        error = noise_error(denoise(params), x, jnp.exp(-0.5 * level), noise, cond(for_cond, batch)) / x[0].size
-        term = weight(weighting, level, rate, prediction, data_std) * error
+        noise = normal(for_noise, x.shape[1:])
+        log_snr, rate, gauge = for_variance(now.log_snr(batch["t"]), now.rate(batch["t"]))
+        error = noise_error(denoise(params), x, jnp.exp(-0.5 * log_snr), noise, cond(for_cond, batch)) / x[0].size
+        term = weight(weighting, log_snr, rate, prediction, data_std) * error
         if uncertainty is not None:
-            u = uncertainty(params, level)
+            u = uncertainty(params, log_snr)
             return {"loss": jnp.exp(-u) * term + u, "eps_mse": error}
         return {"loss": term + jax.lax.stop_gradient(2.0 * len(term) * term) * gauge, "eps_mse": error}
 

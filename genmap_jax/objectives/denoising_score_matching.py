@@ -10,11 +10,12 @@ With score = -eps_hat / std the term is lambda / std^2 ||eps_hat - noise||^2. Te
 from collections.abc import Callable
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from genmap_jax.algorithm import Array, Batch, Key, Params
-from genmap_jax.samplers.sde import SDE, Field, log_nsr, perturb
+from genmap_jax.keys import fold, normal, uniform
+from genmap_jax.processes import Field
+from genmap_jax.processes.sde import SDE, log_snr, perturb
 
 Weighting = Literal["noise", "likelihood"]
 
@@ -26,18 +27,18 @@ def terms(sde: SDE, eps_hat: Field, x0: Array, t: Array, noise: Array) -> Array:
 
 
 def sample_time(sde: SDE, keys: Key, weighting: Weighting) -> tuple[Array, Array]:
-    """Times t [B] in [eps, T], and the weight [B] that makes `terms` there estimate its mean over uniform times.
+    """Times t [B] in [t_min, T], and the weight [B] that makes `terms` there estimate its mean over uniform times.
 
     "noise": lambda = std^2, t uniform, weight 1. "likelihood": lambda = g^2, which bounds the likelihood; importance
     sampling with density proportional to g^2 / std^2 leaves a constant weight (Song et al. 2021b, arXiv:2101.09258),
-    and for a linear SDE that density is the uniform one of the log noise-to-signal ratio.
+    and for a linear SDE that density is the uniform one of the log SNR.
     """
-    u = jax.vmap(jax.random.uniform)(keys)
+    u = uniform(keys)
     if weighting == "noise":
-        return sde.eps + (sde.T - sde.eps) * u, jnp.ones_like(u)
-    low, high = log_nsr(sde, jnp.asarray(sde.eps)), log_nsr(sde, jnp.asarray(sde.T))
-    t = jnp.clip(sde.time(low + (high - low) * u), sde.eps, sde.T)
-    return t, jnp.broadcast_to((high - low) / (sde.T - sde.eps), u.shape)
+        return sde.t_min + (sde.T - sde.t_min) * u, jnp.ones_like(u)
+    highest, lowest = log_snr(sde, jnp.asarray(sde.t_min)), log_snr(sde, jnp.asarray(sde.T))
+    t = jnp.clip(sde.time(highest + (lowest - highest) * u), sde.t_min, sde.T)
+    return t, jnp.broadcast_to((highest - lowest) / (sde.T - sde.t_min), u.shape)
 
 
 def denoising_score_matching(
@@ -49,10 +50,10 @@ def denoising_score_matching(
     """The loss for `minimise`. data: (keys [B], batch) -> x_0 [B, ...], dequantised where the batch holds integers."""
 
     def loss(params, keys, batch):
-        for_data, for_time, for_noise = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys) for i in range(3))
+        for_data, for_time, for_noise = (fold(keys, i) for i in range(3))
         x0 = data(for_data, batch)
         t, weight = sample_time(sde, for_time, weighting)
-        noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(for_noise)
+        noise = normal(for_noise, x0.shape[1:])
         error = terms(sde, lambda x, t: eps_hat(params, x, t), x0, t, noise)
         return {"loss": weight * error, "eps_mse": error}
 

@@ -8,7 +8,7 @@ so the loss of a model can approach the entropy of its data and never be below i
 from collections.abc import Callable
 
 from genmap_jax.algorithm import Array, Batch, Key, Params
-from genmap_jax.evaluate.likelihood import bits_per_dim
+from genmap_jax.units import bits_per_dim
 
 
 def negative_log_likelihood(

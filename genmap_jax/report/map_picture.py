@@ -4,275 +4,246 @@ Coasts follow the places: a land is the smooth union of the boxes of its texts, 
 makes room for itself, and a text never hangs over the water.
 """
 
-import dataclasses
-import hashlib
-import io
 import math
-import re
-from collections.abc import Iterable
+import textwrap
+from functools import reduce
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
+from genmap_jax.report import svg
 from genmap_jax.report.findings import headline
-from genmap_jax.report.rows import Group, place_words
+from genmap_jax.report.map_layout import Box, Layout, Region, by_region, hull, layout
+from genmap_jax.report.pictures import zoomed
+from genmap_jax.report.rows import Group
 
 OCEAN = ("#9cc3d3", "#8bb6c9", "#7ba9bf", "#6c9cb5")  # from the coast outwards
-LAND = {
-    "tractable density": "#f6e7bd",
-    "approximate density": "#f2cfa4",
-    "implicit density": "#d5e3c2",
-    "": "#e3dcea",
-}
+LAND = {"tractable density": "#f6e7bd", "approximate density": "#f2cfa4", "implicit density": "#d5e3c2"}
 INK, SOFT, SHORE, DEEP = "#1f2a33", "#4d5a63", "#5b7f92", "#10242f"
-SHORT_KIND = {"exact": "exact", "lower_bound": "bound", "upper_bound": "bound", "estimate": "estimate"}
 SERIF = "STIXGeneral"  # bundled with matplotlib: the picture is the same on every machine
+SIGNS = {
+    "exact": ("exact", "= exact"),
+    "lower_bound": ("bound", "≤ upper bound on the bits"),
+    "upper_bound": ("bound", "≥ lower bound on the bits"),
+    "estimate": ("estimate", "≈ estimate"),
+}
+"""Kind of a likelihood -> (word after a number, words of the key)."""
 
-PLACE = (288, 92)  # width and height of a place: thumbnail and four lines
-PITCH = (322, 124)
+TITLE = "The measured map of generative models"
 THUMBNAIL = 76
+"""Side of a thumbnail."""
 ROUGH = 8.0
-MARGIN = 24.0  # from a text to the coast, before capes and bays
-EDGE = 100.0  # from the outermost places to the edge of the picture
+"""By how much a coast lies outside of its smooth line, on average."""
+MARGIN = 24.0
+"""From a text to the coast, before capes and bays."""
 
 
-@dataclasses.dataclass
-class _Box:
-    """A text block on the map: top left corner and size, in picture units, y downwards."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclasses.dataclass
-class _Region:
-    land: str
-    name: str
-    groups: list[Group]
-    label: _Box
-    places: list[_Box]
+def write_map(groups: list[Group], stem: Path) -> None:
+    """Write `stem`.svg and `stem`.png, the same picture."""
+    plan = layout(groups, portrait=False)
+    figure = draw(groups, plan)
+    figure.savefig(stem.with_suffix(".png"), dpi=144)
+    picture = svg.element(plan.width, plan.height, svg.drawn(figure, "map"), TITLE, describe(groups))
+    stem.with_suffix(".svg").write_text(picture, encoding="utf-8")
 
 
-def write_map(groups: list[Group], stem: Path) -> tuple[Path, Path, Path]:
-    """Write `stem`.svg, `stem`.png (the same picture) and `stem`_phone.svg (one column); returns the paths."""
-    paths = stem.with_suffix(".svg"), stem.with_suffix(".png"), stem.with_name(f"{stem.name}_phone.svg")
-    paths[0].write_text(svg_map(groups), encoding="utf-8")
-    figure = _draw(groups, portrait=False)
-    figure.savefig(paths[1], dpi=144)
-    paths[2].write_text(svg_map(groups, portrait=True), encoding="utf-8")
-    return paths
-
-
-def svg_map(groups: list[Group], *, portrait: bool = False, links: bool = False) -> str:
-    """The map as an SVG element with title and description. `links`: places lead to the groups' anchors of a page."""
-    figure = _draw(groups, portrait=portrait, links=links)
-    svg = inline_svg(figure, "The measured map of generative models", describe(groups))
-    if not links:
-        return svg
-    for group in groups:
-        # Frame and name are both links for the mouse; for the keyboard and for readers the place is one.
-        before, *after = re.split(f'<a xlink:href="#{group.anchor}" target="_blank">', svg)
-        named = f'<a href="#{group.anchor}" aria-label="{escape(group.label)} on {escape(group.data)}">'
-        silent = f'<a href="#{group.anchor}" tabindex="-1" aria-hidden="true">'
-        svg = before + "".join((silent if i else named) + part for i, part in enumerate(after))
-    return svg.replace('role="img"', 'role="group"', 1)
+def page_map(groups: list[Group], portrait: bool) -> str:
+    """The map as an element of a page: below its heading, and every place leads to its group's section."""
+    plan, prefix, top = layout(groups, portrait), "phone" if portrait else "wide", 84 if portrait else 60
+    content = svg.drawn(draw(groups, plan, top), prefix)
+    for region in plan.regions:
+        for group, box in zip(region.groups, region.places, strict=True):
+            name = f"{escape(group.label)} on {escape(group.data)}"
+            size = f'x="{box.x:g}" y="{box.y - top:g}" width="{box.width:g}" height="{box.height:g}"'
+            content += f'<a href="#{group.anchor}" aria-label="{name}"><rect {size} rx="8" fill="transparent"/></a>'
+    return svg.element(plan.width, plan.height - top, content, TITLE, describe(groups), role="group")
 
 
 def describe(groups: list[Group]) -> str:
     """The map in words, for those who do not see it."""
     parts = []
-    for (land, region), members in _by_region(groups).items():
-        places = "; ".join(", ".join([g.label, *_lines(g, headline_of(groups, g))]) for g in members)
-        parts.append(f"{place_words(land, region)}: {places}.")
+    for (_, region), members in by_region(groups).items():
+        places = "; ".join(", ".join([g.label, *_lines(g, groups)]) for g in members)
+        parts.append(f"{region.capitalize()}: {places}.")
     return " ".join(parts)
 
 
-def headline_of(groups: list[Group], group: Group) -> str | None:
-    """The quality metric of the group's data set."""
-    return headline([g for g in groups if g.data == group.data])
-
-
-def inline_svg(figure, title: str, description: str = "") -> str:
-    """A figure as an <svg> element fit for a page: named, ids its own, coordinates short, no XML prologue."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    FigureCanvasSVG(figure)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "genmap", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bd="[^"]*"', lambda m: re.sub(r"(\d+\.\d)\d+", r"\1", m[0]), svg)  # a tenth of a point is enough
-    svg = re.sub(r"\s*\n\s*", " ", svg)
-    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)  # made from the content: equal pictures, equal ids
-    # Several pictures share a page, and browsers resolve an id to its first use.
-    own = hashlib.sha256((title + svg).encode()).hexdigest()[:8]
-    svg = re.sub(r'\bid="([^"]*)"', rf'id="{own}-\1"', svg)
-    ids = set(re.findall(rf'\bid="{own}-([^"]*)"', svg))
-    svg = re.sub(r'href="#([^"]*)"', lambda m: f'href="#{own}-{m[1]}"' if m[1] in ids else m[0], svg)
-    svg = re.sub(r"url\(#([^)]*)\)", rf"url(#{own}-\1)", svg)
-    named = f'role="img" aria-labelledby="{own}-title"' + (f' aria-describedby="{own}-desc"' if description else "")
-    texts = f'<title id="{own}-title">{escape(title)}</title>'
-    texts += f'<desc id="{own}-desc">{escape(description)}</desc>' if description else ""
-    return re.sub(r"<svg([^>]*)>", lambda m: f"<svg {named}{m[1]}>{texts}", svg, count=1).strip()
-
-
-# ---- layout ----------------------------------------------------------------------------------------------------------
-
-
-def _by_region(groups: list[Group]) -> dict[tuple[str, str], list[Group]]:
-    regions: dict[tuple[str, str], list[Group]] = {}
-    for group in sorted(groups, key=lambda g: list(LAND).index(g.land[1])):
-        regions.setdefault(group.land, []).append(group)
-    return regions
-
-
-def _layout(groups: list[Group], portrait: bool) -> tuple[list[_Region], float, float]:
-    """Regions side by side (one below the other if `portrait`), and width and height of the picture."""
-    members = _by_region(groups)
-    most = max(map(len, members.values()), default=1)
-    if portrait:
-        return _stack(members)
-    # The number of rows that gives the picture the shape of a page.
-    options = [_columns(members, rows) for rows in range(1, most + 1)]
-    return min(options, key=lambda option: abs(math.log(option[1] / option[2] / 1.55)))
-
-
-def _columns(members: dict[tuple[str, str], list[Group]], rows: int) -> tuple[list[_Region], float, float]:
-    depth = {key: min(rows, len(groups)) for key, groups in members.items()}
-    tallest = max(depth.values(), default=1)
-    x, top, regions, previous = EDGE, 168.0, [], None
-    for (land, name), groups in members.items():
-        if previous is not None:
-            x += 40 if land == previous else 150
-        previous = land
-        deep = depth[land, name]
-        columns = -(-len(groups) // deep)
-        # A lower land lies in the middle; the regions of one land begin on one line.
-        start = top + 42 + (tallest - max(d for key, d in depth.items() if key[0] == land)) * PITCH[1] / 2
-        places = []
-        for i in range(len(groups)):
-            column, row = i // deep, i % deep
-            # Places lean aside, and a column that is not full is centred: towns are not on a grid.
-            short = (deep - min(deep, len(groups) - column * deep)) * PITCH[1] / 2
-            lean = 7 * (-1) ** (row + column + len(regions)) if deep > 1 else 0
-            places.append(_Box(x + column * PITCH[0] + lean, start + short + row * PITCH[1], *PLACE))
-        width = columns * PITCH[0] - (PITCH[0] - PLACE[0])
-        regions.append(_Region(land, name, groups, _Box(x, start - 42, width, 24), places))
-        x += width
-    width = max(x + EDGE, 760)
-    for region in regions:
-        for box in (region.label, *region.places):
-            box.x += (width - EDGE - x) / 2
-    return regions, width, top + 42 + tallest * PITCH[1] + 104
-
-
-def _stack(members: dict[tuple[str, str], list[Group]]) -> tuple[list[_Region], float, float]:
-    y, regions, previous = 168.0, [], None
-    for (land, name), groups in members.items():
-        if previous is not None:
-            y += 26 if land == previous else 132
-        previous = land
-        label = _Box(56, y, PLACE[0], 24)
-        y += 42
-        places = []
-        for i in range(len(groups)):
-            places.append(_Box(56 + (5 * (-1) ** i if len(groups) > 1 else 0), y, *PLACE))
-            y += PITCH[1] - 6
-        regions.append(_Region(land, name, groups, label, places))
-    return regions, 400, y + 168
+def _lines(group: Group, groups: list[Group]) -> list[str]:
+    """What stands under a family's name."""
+    lines = [f"{group.card['objective']} · {group.data}", "no density"]
+    if group.likelihood:
+        lines[1] = f"{group.likelihood.text} · {SIGNS[group.likelihood.kind][0]}"
+    quality = headline([g for g in groups if g.data == group.data])
+    if quality and (number := group.metrics.get(quality)):
+        lines.append(f"{quality.split('-')[0]} {number.floor or number.text}")
+    return lines
 
 
 # ---- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(groups: list[Group], *, portrait: bool, links: bool = False):
-    """The figure. With `links` it is part of a page, whose heading stands above it: no title."""
+def draw(groups: list[Group], plan: Layout, top: float = 0):
+    """The figure, one unit a point. top: so much is cut off, and the title with it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    regions, width, height = _layout(groups, portrait)
-    top = (84 if portrait else 60) if links else 0
-    figure = Figure(figsize=(width / 72, (height - top) / 72))  # one unit is one point: fonts and boxes share a scale
+    figure = Figure(figsize=(plan.width / 72, (plan.height - top) / 72))
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, top))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, plan.width), ylim=(plan.height, top))
     axes.set_axis_off()
-    titles = _lands(regions)
-    _ground(axes, regions, titles, width, height)
-    for land, box in titles.items():
-        _text(axes, box.x + box.width / 2, box.y + 30, land.upper(), 30, box.width, align="center", spacing=0.28)
-    for region in regions:
-        label, middle = region.label, region.label.x + region.label.width / 2
-        _text(axes, middle, label.y + 19, region.name, 18, label.width, align="center", style="italic", color=SOFT)
+    _ground(axes, plan)
+    for land, box in plan.lands.items():
+        _text(axes, box.middle, box.y + 30, land.upper(), 30, box.width, align="center", spacing=0.28)
+    for region in plan.regions:
+        label = region.label
+        _text(axes, label.middle, label.y + 19, region.name, 18, label.width, "center", style="italic", color=SOFT)
         for group, box in zip(region.groups, region.places, strict=True):
-            lines = _lines(group, headline_of(groups, group))
-            _place(axes, group, box, lines, f"#{group.anchor}" if links else None)
-    _key(axes, groups, width, height, portrait)
-    if not links:
-        _title(axes, width, portrait)
+            _place(axes, group, box, _lines(group, groups))
+    _key(axes, groups, plan)
+    if not top:
+        _paragraph(axes, TITLE, 44, plan, size=28, step=30, characters=25, style="italic")
     return figure
 
 
-def _lands(regions: list[_Region]) -> dict[str, _Box]:
-    """Land -> the box of its name, above its highest region."""
-    titles = {}
-    for land in dict.fromkeys(region.land for region in regions):
-        boxes = [r.label for r in regions if r.land == land]
-        left, right = min(b.x for b in boxes), max(b.x + b.width for b in boxes)
-        titles[land] = _Box(left, min(b.y for b in boxes) - 48, right - left, 36)
-    return titles
+def _paragraph(axes, text: str, y: float, plan: Layout, *, size: float, step: float, characters: int, **style) -> None:
+    """A text in one line to the left of a wide picture; broken and centred in a narrow one."""
+    wide = plan.width > 500
+    for i, line in enumerate(textwrap.wrap(text, 200 if wide else characters)):
+        x, align = (32, "left") if wide else (plan.width / 2, "center")
+        _text(axes, x, y + step * i, line, size, plan.width - 60, align, color=DEEP, **style)
 
 
-def _ground(axes, regions: list[_Region], titles: dict[str, _Box], width: float, height: float) -> None:
-    """Water with depth lines, then every region up to its coast and its border."""
-    from matplotlib.patches import Rectangle
+def _key(axes, groups: list[Group], plan: Layout) -> None:
+    """What the signs before the numbers mean."""
+    kinds = {g.likelihood.kind for g in groups if g.likelihood}
+    signs = " · ".join(words for kind, (_, words) in SIGNS.items() if kind in kinds)
+    signs += ": not ranked against each other" if len(kinds) > 1 else ""
+    floors = any(n.floor for g in groups for n in g.metrics.values())
+    floor = "× floor: distance to the data as a multiple of that of real data to real data" if floors else ""
+    bottom = plan.height - (43 if plan.width > 500 else 85)
+    _paragraph(axes, signs, bottom, plan, size=15.5, step=21, characters=48)
+    _paragraph(axes, floor, bottom + (21 if plan.width > 500 else 42), plan, size=15.5, step=21, characters=48)
 
-    axes.add_patch(Rectangle((0, 0), width, height, facecolor=OCEAN[-1], edgecolor="none"))
-    if not regions:
-        return
+
+def _place(axes, group: Group, box: Box, lines: list[str]) -> None:
+    """A thumbnail and beside it the name and what was measured."""
+    from matplotlib.patches import FancyBboxPatch
+
+    left, top = box.x, box.y + (box.height - THUMBNAIL) / 2
+    frame = FancyBboxPatch(
+        (left + 3, top + 3), THUMBNAIL - 6, THUMBNAIL - 6,
+        boxstyle="round,pad=3,rounding_size=7", facecolor="#fffdf6", edgecolor=INK, linewidth=1.1,
+    )  # fmt: skip
+    axes.add_patch(frame)
+    _thumbnail(axes, group.folders[0] / "evaluation", left, top, frame)
+    x, width = left + THUMBNAIL + 13, box.width - THUMBNAIL - 13
+    names = textwrap.wrap(group.label, 17, max_lines=2, placeholder="…")
+    step = 22 if len(names) + len(lines) < 5 else 20
+    y = box.y + (box.height - step * (len(names) + len(lines) - 1)) / 2 + 7
+    for name in names:
+        _text(axes, x, y, name, 22 if len(names) == 1 else 17, width, weight="bold")
+        y += step - 2
+    _text(axes, x, y, lines[0], 15, width, style="italic", color=SOFT, keep=f" · {group.data}")
+    for i, line in enumerate(lines[1:], 1):
+        _text(axes, x, y + i * step, line, 17, width)
+
+
+def _thumbnail(axes, folder: Path, left: float, top: float, frame) -> None:
+    """Some of the group's own samples: four images, points or a few lines of text."""
+    arrays = np.load(folder / "samples.npz") if (folder / "samples.npz").exists() else {}
+    if "image" in arrays:
+        from PIL import Image
+
+        height, width = (2 * side - 2 for side in zoomed(*arrays["image"].shape[1:3]))
+        with Image.open(folder / "samples.png") as picture:
+            four = np.asarray(picture.convert("RGB").crop((0, 0, width, height)))
+        inner = (left + 4, left + THUMBNAIL - 4, top + THUMBNAIL - 4, top + 4)
+        axes.imshow(four, extent=inner, interpolation="none", zorder=3, aspect="auto").set_clip_path(frame)
+    elif "x" in arrays:
+        points = arrays["x"][:400, :2].astype(float)
+        low, high = np.percentile(points, [1, 99], axis=0)
+        unit = (points - (low + high) / 2) / (max(high - low) or 1.0)
+        unit = unit[np.abs(unit).max(axis=1) < 0.55]
+        at = unit * [1, -1] * (THUMBNAIL - 18) + [left + THUMBNAIL / 2, top + THUMBNAIL / 2]
+        axes.plot(*at.T, ".", markersize=2.2, color="#1f5f86", alpha=0.6, markeredgewidth=0, zorder=3)
+    elif (folder / "samples.txt").exists():
+        lines = (folder / "samples.txt").read_text(encoding="utf-8").split("\n")
+        shown = [line.strip()[:11] for line in lines if line.strip()][:5]
+        for i, line in enumerate(shown):
+            _text(axes, left + 8, top + 18 + 12 * i, line, 8.5, THUMBNAIL - 14, family="DejaVu Sans Mono")
+
+
+def _text(
+    axes, x, y, text, size, room, align="left", *, family=SERIF, color=INK, spacing=0.0, keep="", **style
+) -> None:
+    """One line on a baseline, made smaller, and then shorter, until it fits into `room`; its ending `keep` stays."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    font = FontProperties(family=[family, "DejaVu Sans"], size=size, **style)
+
+    def advance(text: str) -> float:
+        return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+
+    def length(text: str) -> float:
+        return advance(text) + spacing * font.get_size() * (len(text) - 1)
+
+    while length(text) > room and font.get_size() > 0.8 * size:
+        font.set_size(font.get_size() - 0.5)
+    if length(text) > room:
+        text = text.removesuffix(keep)
+        while len(text) > 1 and length(text + "…" + keep) > room:
+            text = text[:-1]
+        text += "…" + keep
+    x -= length(text) / 2 if align == "center" else 0
+    for piece in text if spacing else [text]:
+        axes.text(x, y, piece, fontproperties=font, color=color, parse_math=False, zorder=4)
+        x += advance(piece) + spacing * font.get_size()
+
+
+# ---- land and water --------------------------------------------------------------------------------------------------
+
+
+def _ground(axes, plan: Layout) -> None:
+    """Water with depth lines, then every land with its regions."""
     step = 4.0
-    x, y = np.meshgrid(np.arange(-step, width + 2 * step, step), np.arange(-step, height + 2 * step, step))
+    x, y = np.meshgrid(np.arange(-step, plan.width + 2 * step, step), np.arange(-step, plan.height + 2 * step, step))
     rough = _roughness(x, y)
-    coast, names, distances = {}, {}, []
-    for region in regions:
-        distances.append(_distance(x, y, _hull([region.label, *region.places]), MARGIN))
-    for land, title in titles.items():
-        own = [d for d, region in zip(distances, regions, strict=True) if region.land == land]
-        name = _Box(title.x + title.width / 2 - 90, title.y, 180, title.height)
-        names[land] = _distance(x, y, name, 14)
-        coast[land] = _smooth_union([*own, names[land]], 60) + rough
-    water = np.minimum.reduce(list(coast.values()))
-    edges = [0, 12, 30, 56, 1e9]
-    axes.contourf(x, y, water, levels=edges, colors=OCEAN, antialiased=True)
-    _graticule(axes, width, height)
-    for region, mine in zip(regions, distances, strict=True):
-        neighbours = [d for d, r in zip(distances, regions, strict=True) if r is not region and r.land == region.land]
-        border = mine - np.minimum.reduce(neighbours) + rough + ROUGH if neighbours else np.full_like(x, -1e3)
-        if neighbours and regions.index(region) > 0 and regions[regions.index(region) - 1].land == region.land:
-            border = mine - np.minimum.reduce(neighbours) - rough - ROUGH  # the same line, seen from the other side
-        inside = np.maximum(coast[region.land], border)
-        axes.contourf(x, y, inside, levels=[-1e9, 0], colors=[LAND[region.name]], antialiased=True)
-        if neighbours:
-            line = np.where((coast[region.land] < -3) & (names[region.land] > -8), border, np.nan)
-            axes.contour(x, y, line, levels=[0], colors=[SOFT], linewidths=1.1, linestyles=[(0, (4, 4))])
-    for land in coast.values():
-        axes.contour(x, y, land, levels=[0], colors=[SHORE], linewidths=1.6)
+    shapes: dict[str, list[np.ndarray]] = {land: [] for land in plan.lands}
+    for region in plan.regions:
+        shapes[region.land].append(_distance(x, y, hull([region.label, *region.places]), MARGIN))
+    names = {
+        land: _distance(x, y, Box(box.middle - 90, box.y, 180, box.height), 14) for land, box in plan.lands.items()
+    }
+    coasts = {land: reduce(_smooth_union, [*shapes[land], names[land]]) + rough for land in shapes}
+    water = reduce(np.minimum, coasts.values())
+    axes.contourf(x, y, water, levels=[-1e9, 12, 30, 56, 1e9], colors=OCEAN)
+    _graticule(axes, plan.width, plan.height)
+    for land, coast in coasts.items():
+        regions = [region for region in plan.regions if region.land == land]
+        _land(axes, x, y, coast, names[land], regions, shapes[land], rough)
+
+
+def _land(axes, x, y, coast: np.ndarray, name: np.ndarray, regions: list[Region], shapes: list, rough) -> None:
+    """One land of one or two regions: each up to the coast and to the border between them, which spares the name."""
+    border = shapes[0] - shapes[1] + rough + ROUGH if len(regions) == 2 else np.full_like(coast, -1e3)
+    for side, region in zip((1, -1), regions, strict=False):
+        axes.contourf(x, y, np.maximum(coast, side * border), levels=[-1e9, 0], colors=[LAND[region.name]])
+    if len(regions) == 2:
+        line = np.where((coast < -3) & (name > -8), border, np.nan)
+        axes.contour(x, y, line, levels=[0], colors=[SOFT], linewidths=1.1, linestyles=[(0, (4, 4))])
+    axes.contour(x, y, coast, levels=[0], colors=[SHORE], linewidths=1.6)
 
 
 def _graticule(axes, width: float, height: float) -> None:
     """Faint meridians and parallels: this is a map."""
-    along = np.linspace(0, 1, 60)
-    for i in range(1, math.ceil(width / 130)):
-        bend = (i * 130 - width / 2) * 0.05 * np.sin(np.pi * along)
-        axes.plot(i * 130 + bend, along * height, color="white", alpha=0.16, linewidth=0.8)
-    for i in range(1, math.ceil(height / 130)):
-        bend = (i * 130 - height / 2) * 0.05 * np.sin(np.pi * along)
-        axes.plot(along * width, i * 130 + bend, color="white", alpha=0.16, linewidth=0.8)
+    along, style = np.linspace(0, 1, 60), {"color": "white", "alpha": 0.16, "linewidth": 0.8}
+    for at in range(130, math.ceil(width), 130):
+        axes.plot(at + (at - width / 2) * 0.05 * np.sin(np.pi * along), along * height, **style)
+    for at in range(130, math.ceil(height), 130):
+        axes.plot(along * width, at + (at - height / 2) * 0.05 * np.sin(np.pi * along), **style)
 
 
 def _roughness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -286,182 +257,15 @@ def _roughness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(total > 0, 14 * np.tanh(total / 14), total)  # less than MARGIN: no bay reaches a text
 
 
-def _hull(boxes: list[_Box]) -> _Box:
-    """The smallest box around boxes."""
-    x, y = min(b.x for b in boxes), min(b.y for b in boxes)
-    return _Box(x, y, max(b.x + b.width for b in boxes) - x, max(b.y + b.height for b in boxes) - y)
-
-
-def _distance(x: np.ndarray, y: np.ndarray, box: _Box, margin: float) -> np.ndarray:
+def _distance(x: np.ndarray, y: np.ndarray, box: Box, margin: float, radius: float = 36) -> np.ndarray:
     """Signed distance to a box grown by a margin and rounded, negative inside."""
-    radius = 36
-    dx = np.abs(x - box.x - box.width / 2) - box.width / 2 - margin + radius
+    dx = np.abs(x - box.middle) - box.width / 2 - margin + radius
     dy = np.abs(y - box.y - box.height / 2) - box.height / 2 - margin + radius
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
     return outside + np.minimum(np.maximum(dx, dy), 0) - radius
 
 
-def _smooth_union(distances: list[np.ndarray], k: float) -> np.ndarray:
-    """Minimum that fills the notch between two shapes over about `k` units."""
-    total = distances[0]
-    for other in distances[1:]:
-        h = np.clip(0.5 + 0.5 * (other - total) / k, 0, 1)
-        total = other + (total - other) * h - k * h * (1 - h)
-    return total
-
-
-def _lines(group: Group, quality: str | None) -> list[str]:
-    """What stands under a family's name."""
-    lines = [f"{group.card['objective']} · {group.data}"]
-    likelihood = group.likelihood
-    lines.append(f"{likelihood.text} · {SHORT_KIND[likelihood.kind]}" if likelihood else "no density")
-    if quality in group.metrics:
-        number = group.metrics[quality]
-        short = quality.split("-")[0]
-        lines.append(f"{short} {number.floor}" if number.multiple is not None else f"{short} {number.text}")
-    return lines
-
-
-def _place(axes, group: Group, box: _Box, lines: list[str], url: str | None) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    left, top = box.x, box.y + (box.height - THUMBNAIL) / 2
-    frame = FancyBboxPatch(
-        (left + 3, top + 3),
-        THUMBNAIL - 6,
-        THUMBNAIL - 6,
-        boxstyle="round,pad=3,rounding_size=7",
-        facecolor="#fffdf6",
-        edgecolor=INK,
-        linewidth=1.1,
-        url=url,
-    )
-    axes.add_patch(frame)
-    _thumbnail(axes, group, left, top, frame)
-    x, width = left + THUMBNAIL + 13, box.width - THUMBNAIL - 13
-    names = _wrapped(group.label, 22, width)
-    step = 22 if len(names) + len(lines) < 5 else 20
-    y = box.y + (box.height - step * (len(names) + len(lines) - 1)) / 2 + 7
-    for name in names:
-        _text(axes, x, y, name, 22 if len(names) == 1 else 17, width, weight="bold", url=url)
-        y += step - 2
-    _text(axes, x, y, lines[0], 15, width, style="italic", color=SOFT, keep=f" · {group.data}")
-    for line in lines[1:]:
-        y += step
-        _text(axes, x, y, line, 17, width)
-
-
-def _wrapped(text: str, size: float, room: float) -> list[str]:
-    """A name in one line, or in two if it has a space and is far too long."""
-    from matplotlib.font_manager import FontProperties
-
-    words = text.split()
-    if len(words) < 2 or _advance(text, FontProperties(family=SERIF, weight="bold", size=0.75 * size)) <= room:
-        return [text]
-    cut = min(range(1, len(words)), key=lambda i: abs(len(" ".join(words[:i])) - len(" ".join(words[i:]))))
-    return [" ".join(words[:cut]), " ".join(words[cut:])]
-
-
-def _thumbnail(axes, group: Group, left: float, top: float, frame) -> None:
-    """Four of the group's own samples: images, points or text."""
-    folder = group.folders[0] / "evaluation"
-    inner = (left + 4, left + THUMBNAIL - 4, top + THUMBNAIL - 4, top + 4)
-    arrays = np.load(folder / "samples.npz") if (folder / "samples.npz").exists() else {}
-    if "image" in arrays and (folder / "samples.png").exists():
-        from PIL import Image
-
-        height = arrays["image"].shape[1]
-        cell = height * max(1, 48 // height) + 2  # as `pictures.image_grid` lays it out
-        with Image.open(folder / "samples.png") as picture:
-            four = np.asarray(picture.convert("RGB").crop((0, 0, 2 * cell - 2, 2 * cell - 2)))
-        shown = axes.imshow(four, extent=inner, interpolation="none", zorder=3, aspect="auto")
-        shown.set_clip_path(frame)
-    elif "x" in arrays:
-        points = arrays["x"][:400, :2].astype(float)
-        low, high = np.percentile(points, [1, 99], axis=0)
-        unit = (points - (low + high) / 2) / (max(high - low) or 1.0)
-        unit = unit[np.abs(unit).max(axis=1) < 0.55]
-        at = unit * [1, -1] * (THUMBNAIL - 18) + [left + THUMBNAIL / 2, top + THUMBNAIL / 2]
-        axes.plot(*at.T, ".", markersize=2.2, color="#1f5f86", alpha=0.6, markeredgewidth=0, zorder=3)
-    elif (folder / "samples.txt").exists():
-        lines = [line for line in (folder / "samples.txt").read_text().splitlines() if line.strip()][:5]
-        for i, line in enumerate(lines):
-            line = line.strip()[:11]
-            at = top + 18 + 12 * i
-            axes.text(left + 8, at, line, size=8.5, family="DejaVu Sans Mono", color=INK, parse_math=False, zorder=3)
-    else:
-        axes.plot(left + THUMBNAIL / 2, top + THUMBNAIL / 2, "o", color=INK, markersize=8)
-
-
-def _title(axes, width: float, portrait: bool) -> None:
-    lines = ["The measured map", "of generative models"] if portrait else ["The measured map of generative models"]
-    for i, line in enumerate(lines):
-        at, align = (width / 2, "center") if portrait else (32, "left")
-        _text(axes, at, 44 + 30 * i, line, 28, width - 60, align=align, style="italic", color=DEEP)
-
-
-def _key(axes, groups: list[Group], width: float, height: float, portrait: bool) -> None:
-    """What the signs before the numbers mean."""
-    signs = {"exact": "= exact", "lower_bound": "≤ upper bound on the bits", "estimate": "≈ estimate"}
-    kinds = [g.likelihood.kind for g in groups if g.likelihood]
-    key = [sign for kind, sign in signs.items() if kind in kinds]
-    lines = [" · ".join(key)] if key else []
-    if len(key) > 1 and portrait:
-        lines.append("not ranked against each other")
-    elif len(key) > 1:
-        lines[0] += ": not ranked against each other"
-    if any(n.multiple is not None for g in groups for n in g.metrics.values()):
-        lines.append("× floor: distance to the data as a multiple of")
-        lines.append("that of real data to real data")
-        if not portrait:
-            lines[-2:] = [" ".join(lines[-2:])]
-    for i, line in enumerate(lines):
-        at, align = (width / 2, "center") if portrait else (32, "left")
-        _text(axes, at, height - 22 - 21 * (len(lines) - 1 - i), line, 15.5, width - 60, align=align, color=DEEP)
-
-
-def _text(
-    axes,
-    x: float,
-    y: float,
-    text: str,
-    size: float,
-    room: float,
-    *,
-    align: str = "left",
-    weight: str = "normal",
-    style: str = "normal",
-    color: str = INK,
-    spacing: float = 0.0,
-    url: str | None = None,
-    keep: str = "",
-) -> None:
-    """One line on a baseline, made smaller, and then shorter, until it fits into `room`; its ending `keep` stays."""
-    from matplotlib.font_manager import FontProperties
-
-    text = "".join(c if c.isprintable() else "�" for c in text)
-    font = FontProperties(family=[SERIF, "DejaVu Sans"], weight=weight, style=style, size=size)
-
-    def length(text: str) -> float:
-        return _advance(text, font) + spacing * font.get_size() * (len(text) - 1)
-
-    while length(text) > room and font.get_size() > 0.8 * size:
-        font.set_size(font.get_size() - 0.5)
-    if length(text) > room:
-        text = text.removesuffix(keep)
-        while len(text) > 1 and length(text + "…" + keep) > room:
-            text = text[:-1]
-        text += "…" + keep
-    if align == "center":
-        x -= length(text) / 2
-    pieces: Iterable[str] = text if spacing else [text]
-    for piece in pieces:
-        axes.text(x, y, piece, fontproperties=font, color=color, parse_math=False, url=url, zorder=4)
-        x += _advance(piece, font) + spacing * font.get_size()
-
-
-def _advance(text: str, font) -> float:
-    """Width of a text in points."""
-    from matplotlib.textpath import text_to_path
-
-    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+def _smooth_union(one: np.ndarray, other: np.ndarray, k: float = 60) -> np.ndarray:
+    """The minimum of two distances, which fills the notch between their shapes over about `k` units."""
+    h = np.clip(0.5 + 0.5 * (other - one) / k, 0, 1)
+    return other + (one - other) * h - k * h * (1 - h)

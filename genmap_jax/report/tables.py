@@ -1,80 +1,72 @@
 """Every number of a report as one long table: CSV for people, Parquet for programs."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genmap_jax.report.rows import Report
+from genmap_jax.report.ablations import Ablation
+from genmap_jax.report.rows import Card, Report
 
 COLUMNS = {
-    "experiment": str,
-    "system": str,
-    "seed": int,
-    "quantity": str,
-    "value": float,
-    "low": float,
-    "high": float,
-    "null": float,
-    "null_sd": float,
-    "n_real": int,
-    "n_generated": int,
-    "kind": str,
-    "extractor": str,
-    "extractor_hash": str,
-    "data": str,
-    "unit": str,
-}
+    "experiment": str, "system": str, "seed": int, "quantity": str, "value": float, "low": float, "high": float,
+    "null": float, "null_sd": float, "n_real": int, "n_generated": int, "kind": str, "extractor": str,
+    "extractor_hash": str, "data": str, "unit": str,
+}  # fmt: skip
 """Column -> type. A number that does not exist is null (an empty field in CSV)."""
 
-COSTS = {
-    "parameters": "",
-    "steps": "",
-    "train_seconds": "s",
-    "samples_per_second": "1/s",
-    "evaluations": "per sample",
-}
+COSTS = {"parameters": "", "steps": "", "train_seconds": "s", "samples_per_second": "1/s", "evaluations": "per sample"}
+"""Costs on a card -> their units."""
+
+Row = dict[str, Any]
 
 
-def long_rows(report: Report) -> list[dict[str, Any]]:
+def long_rows(report: Report) -> list[Row]:
     """One row per (run, quantity), as the card has it: nothing is averaged. Ablations: one row per variant and seed."""
-    rows = []
-    for group in report.groups:
-        for card in group.cards:
-            extractor = card.get("extractor") or {}
-            base = {key: card[key] for key in ("experiment", "system", "seed", "data")}
-            likelihood = card.get("likelihood")
-            if likelihood:
-                rows.append(base | _entry("likelihood", likelihood))
-                rows.append(
-                    base
-                    | {"quantity": "log-probability", "value": likelihood.get("nats"), "unit": "nats"}
-                    | {"kind": likelihood["kind"], "n_real": likelihood.get("n")}
-                )
-                if likelihood.get("upper"):
-                    rows.append(base | _entry("likelihood, other bound", likelihood["upper"]))
-            learned = {"extractor": extractor.get("name"), "extractor_hash": extractor.get("hash")}
-            for name, entry in card["metrics"].items():
-                uses = learned if extractor and name.endswith("-" + extractor["name"]) else {}
-                rows.append(base | _entry(name, entry) | uses)
-            for name, unit in COSTS.items():
-                rows.append(base | {"quantity": name, "value": card.get(name), "unit": unit})
-    for ablation in report.ablations:
-        for variant, quantities in ablation.variants.items():
-            for name, values in quantities.items():
-                kind = ablation.kinds.get(variant) if name == "bits_per_dim" else None
-                base = {"experiment": f"{ablation.name}:{variant}", "quantity": name, "kind": kind}
-                rows += [base | {"seed": s, "value": v} for s, v in zip(ablation.seeds, values, strict=True)]
-    return [row for row in rows if row["value"] is not None]
+    rows = [row for group in report.groups for card in group.cards for row in _run_rows(card)]
+    rows += [row for ablation in report.ablations for row in _ablation_rows(ablation)]
+    return [row for row in rows if row["value"] is not None and not math.isnan(row["value"])]
 
 
-def _entry(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+def _run_rows(card: Card) -> Iterator[Row]:
+    base = {key: card[key] for key in ("experiment", "system", "seed", "data")}
+    likelihood, extractor = card["likelihood"], card["extractor"] or {}
+    learned = {"extractor": extractor.get("name"), "extractor_hash": extractor.get("hash")}
+    if likelihood:
+        yield base | _entry("likelihood", likelihood)
+        yield base | _entry("log-probability", {**likelihood, "value": likelihood["nats"], "unit": "nats"}, bare=True)
+        if likelihood.get("upper"):
+            yield base | _entry("likelihood, other bound", likelihood["upper"])
+    for name, entry in card["metrics"].items():
+        uses = learned if extractor and name.endswith(f"-{extractor['name']}") else {}
+        yield base | _entry(name, entry) | uses
+    for name, unit in COSTS.items():
+        yield base | {"quantity": name, "value": card[name], "unit": unit}
+
+
+def _entry(name: str, entry: dict[str, Any], bare: bool = False) -> Row:
+    """A row of one entry of a card; `bare`: without its interval, which is in another unit."""
     count = entry.get("n")
     real, generated = count if isinstance(count, list) and len(count) == 2 else (count, None)
-    kept = {key: entry.get(key) for key in ("value", "low", "high", "null", "null_sd", "kind", "unit")}
-    return kept | {"quantity": name, "n_real": real, "n_generated": generated}
+    kept = ("value", "kind", "unit") if bare else ("value", "low", "high", "null", "null_sd", "kind", "unit")
+    return {key: entry.get(key) for key in kept} | {"quantity": name, "n_real": real, "n_generated": generated}
 
 
-def write_tables(report: Report, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.csv and `stem`.parquet, the same rows; returns both paths."""
+def _ablation_rows(ablation: Ablation) -> Iterator[Row]:
+    for variant, values in ablation.table.items():
+        for measure in ablation.measures:
+            said = {
+                "experiment": f"{ablation.experiment}:{variant}",
+                "quantity": measure["key"],
+                "kind": measure["kind"],
+            }
+            yield from (
+                said | {"seed": s, "value": v} for s, v in zip(ablation.seeds, values[measure["key"]], strict=True)
+            )
+
+
+def write_tables(report: Report, stem: Path) -> None:
+    """Write `stem`.csv and `stem`.parquet, the same rows."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
@@ -82,7 +74,5 @@ def write_tables(report: Report, stem: Path) -> tuple[Path, Path]:
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     table = pa.Table.from_pylist([dict.fromkeys(COLUMNS) | row for row in long_rows(report)], schema=schema)
-    comma, parquet = stem.with_suffix(".csv"), stem.with_suffix(".parquet")
-    pyarrow.csv.write_csv(table, comma)
-    pyarrow.parquet.write_table(table, parquet)
-    return comma, parquet
+    pyarrow.csv.write_csv(table, stem.with_suffix(".csv"))
+    pyarrow.parquet.write_table(table, stem.with_suffix(".parquet"))

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax import parallel
+from genmap_jax.keys import example_keys
 from genmap_jax.samplers import langevin
 
 Array = jax.Array
@@ -63,13 +63,13 @@ def annealed_importance(
 
     f: [N, *shape] -> [N].
     power: temperatures are beta_k = (k / temperatures)^power; above 1 spends them where the Gaussian starts to bend.
-    A pilot run with chains of its own finds one step size per temperature; the run that counts keeps them, since
-    a kernel that adapts to its own chains would not leave E_beta invariant.
+    Pilot chains, which go along and are not weighed, find one step size per temperature: a kernel that adapts to its
+    own chains would not leave E_beta invariant.
     """
     pilot, run = jax.random.split(key)
     path = _Path(f, shape, mu, s, temperatures, power)
-    eps = path.tuned(pilot, max(16, chains // 8))
-    log_w, _ = path.up(run, chains, eps)
+    pilots = max(16, chains // 8)
+    log_w = path.up(jnp.concatenate([example_keys(pilot, pilots), example_keys(run, chains)]), pilots)[0][pilots:]
 
     log_mean = jax.nn.logsumexp(log_w) - jnp.log(chains)
     w = jnp.exp(log_w - log_mean)  # mean 1
@@ -95,7 +95,9 @@ def reverse_annealed_importance(
     """
     pilot, run = jax.random.split(key)
     path = _Path(f, samples.shape[1:], mu, s, temperatures, power)
-    log_w = path.down(run, samples, path.tuned(pilot, max(16, len(samples) // 8)))
+    pilots = max(16, len(samples) // 8)
+    _, steps = path.up(example_keys(pilot, pilots), pilots)
+    log_w = path.down(example_keys(run, len(samples)), samples, steps)
     return UpperBound(path.log_z0 + log_w.mean(), _stderr(log_w))
 
 
@@ -109,46 +111,41 @@ class _Path:
         self.log_z0 = 0.5 * self.dims * jnp.log(2 * jnp.pi * s**2)
 
     def move(self, point, keys, k, beta, eps):
-        """One move that leaves E_beta invariant. Returns the new (x, f, grad f) and the mean acceptance."""
+        """One move that leaves E_beta invariant. Returns the new (x, f, grad f) and the acceptance of each chain."""
         mu, s = self.mu, self.s
         temper = lambda x, f, df: (  # noqa: E731
             x,
             0.5 * jnp.sum(((x - mu) / s) ** 2, axis=tuple(range(1, x.ndim))) + beta * f,
             (x - mu) / s**2 + beta * df,
         )
-        noise, log_u = langevin.draw(keys, k, self.shape)
+        noise, log_u = langevin.randomness(keys, k, self.shape)
         here = temper(*point)
         x = langevin.move(point[0], here[2], noise, eps)
         new = x, *self.evaluate(x)
         log_ratio = langevin.log_acceptance(here, temper(*new), eps)
-        return langevin.select(log_u < log_ratio, new, point), jnp.mean(jnp.exp(jnp.minimum(log_ratio, 0.0)))
+        return langevin.select(log_u < log_ratio, new, point), jnp.exp(jnp.minimum(log_ratio, 0.0))
 
-    def up(self, key, chains, eps=None):
-        """Log-weights [N] of chains from the Gaussian, and the step sizes [K]: those given, else found on the way."""
-        keys, temperatures = parallel.example_keys(key, chains), len(self.betas) - 1
+    def up(self, keys, pilots):
+        """Log-weights [N] of chains from the Gaussian, and the step size of each temperature, which the first `pilots`
+        chains find on the way."""
+        temperatures = len(self.betas) - 1
 
         def body(carry, inputs):
-            point, log_w, found = carry
-            k, before, beta, given = inputs
-            step = found if given is None else given
+            point, log_w, step = carry
+            k, before, beta = inputs
             log_w = log_w - (beta - before) * point[1]  # Neal's order: weigh where the chain is, then move at new beta
             point, rate = self.move(point, keys, k, beta, step)
-            return (point, log_w, found * jnp.exp(0.2 * (rate - 0.574))), step  # 0.574: Roberts & Rosenthal (1998)
+            better = step * jnp.exp(0.2 * (rate[:pilots].mean() - 0.574))  # 0.574: Roberts & Rosenthal (1998)
+            return (point, log_w, better), step
 
-        x = self.mu + self.s * langevin.draw(keys, jnp.asarray(temperatures), self.shape)[0]
+        x = self.mu + self.s * langevin.randomness(keys, jnp.asarray(temperatures), self.shape)[0]
         first = jnp.asarray(1.65 * self.s * self.dims ** (-1 / 6))
-        carry = (x, *self.evaluate(x)), jnp.zeros(chains), first
-        (_, log_w, _), steps = jax.lax.scan(
-            body, carry, (jnp.arange(temperatures), self.betas[:-1], self.betas[1:], eps)
-        )
+        carry = (x, *self.evaluate(x)), jnp.zeros(len(x)), first
+        (_, log_w, _), steps = jax.lax.scan(body, carry, (jnp.arange(temperatures), self.betas[:-1], self.betas[1:]))
         return log_w, steps
 
-    def tuned(self, key, chains):
-        return self.up(key, chains)[1]
-
-    def down(self, key, samples, eps):
+    def down(self, keys, samples, steps):
         """Log-weights [N] of the reversed path: move at beta first, then weigh, from beta = 1 to 0."""
-        keys, temperatures = parallel.example_keys(key, len(samples)), len(self.betas) - 1
 
         def body(carry, inputs):
             point, log_w = carry
@@ -156,7 +153,7 @@ class _Path:
             point, _ = self.move(point, keys, k, beta, step)
             return (point, log_w - (beta - before) * point[1]), None
 
-        inputs = jnp.arange(temperatures), self.betas[:-1], self.betas[1:], eps
+        inputs = jnp.arange(len(self.betas) - 1), self.betas[:-1], self.betas[1:], steps
         carry = (samples, *self.evaluate(samples)), jnp.zeros(len(samples))
         return jax.lax.scan(body, carry, inputs, reverse=True)[0][1]
 

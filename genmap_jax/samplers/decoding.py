@@ -2,23 +2,27 @@
 
 A model is a function `step(cache, token, t) -> (logits, cache)`: it takes the token [B] at position t - 1 and gives the
 logits [B, V] of the token at position t. At t = 0 there is no token yet: the model starts by itself and ignores the
-zeros it is given. What the cache is, only the model knows. It is carried through the loop, so that XLA updates it in
+token it is given. What the cache is, only the model knows. It is carried through the loop, so that XLA updates it in
 place; returned as a stacked output of a scan instead, it would be copied whole for every token.
 
 A draw is argmax(logits + Gumbel noise), which is categorical (Gumbel 1954). The noise of position t is a function of
 the example's key and t, or is given, so that two samplers of one model can be compared token by token.
 
-`temperature`, `top_k`, `top_p` and `min_p` are functions of logits; compose them, and pass the result as `adjust`:
+`temperature`, `top_k`, `top_p` and `min_p` are functions of logits. `Law` composes them; so does any function:
 
+    decode(step, cache, 256, keys=keys, adjust=Law(temperature=0.8, top_p=0.95), stop=0)
     decode(step, cache, 256, keys=keys, adjust=lambda logits: top_p(temperature(logits, 0.8), 0.95))
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from genmap_jax.keys import fold
 
 Array = jax.Array
 Step = Callable[[Any, Array, Array], tuple[Array, Any]]
@@ -40,6 +44,7 @@ def decode(
     prompt: Array | None = None,
     first: Array | int = 0,
     last: Array | int | None = None,
+    stop: Array | int | None = None,
 ) -> Array:
     """Draw strings of `length` tokens. Returns int32 [B, length].
 
@@ -50,35 +55,50 @@ def decode(
         several lengths with -1. A free token before a given one is drawn from its own past only.
     first: the cache already holds the positions before this one, whose tokens the prompt gives. May be traced.
     last: draw no further than this, and return zeros after it; None is `length`. May be traced.
+    stop: after a string has drawn this token, all its free tokens are this token; one that is given ends nothing. The
+        loop ends when every string has stopped. May be traced. None: strings do not stop.
     Raises ValueError unless exactly one of keys and noise is given, and if the prompt is longer than the string.
     """
-    if (keys is None) == (noise is None):
+    randomness = keys if noise is None else noise
+    if randomness is None or (keys is not None and noise is not None):
         raise ValueError("decode draws from keys or from noise: give exactly one of keys=[B] and noise=[B, length, V]")
-    n = len(noise if keys is None else keys)
+    n = len(randomness)
+    last = length if last is None else last
     given = jnp.full((n, length), -1, jnp.int32)
     if prompt is not None:
         if prompt.shape[1] > length:
             raise ValueError(f"a prompt of {prompt.shape[1]} tokens does not fit into length={length}")
         given = given.at[:, : prompt.shape[1]].set(prompt)
+    given = given.T  # [length, B], time first: a step writes one row
+    tokens, stopped = jnp.maximum(given, 0), None
+    if stop is not None:  # what the loop does not reach is filled already
+        undrawn = (given < 0) & (jnp.arange(length) < last)[:, None]
+        tokens, stopped = jnp.where(undrawn, stop, tokens), jnp.zeros(n, bool)
 
-    def body(t, carry):
-        cache, tokens = carry
+    def unfinished(carry):
+        t, _, _, stopped = carry
+        return (t < last) if stopped is None else (t < last) & ~stopped.all()
+
+    def draw(carry):
+        t, cache, tokens, stopped = carry
         logits, cache = step(cache, tokens[t - 1], t)  # at t = 0 some token, which the model ignores
         if noise is None:
             g = gumbel(keys, t, logits.shape[-1])
         else:
             g = jax.lax.dynamic_index_in_dim(noise, t, axis=1, keepdims=False)
         drawn = jnp.argmax(adjust(logits) + g, axis=-1).astype(jnp.int32)
-        return cache, tokens.at[t].set(jnp.where(given[t] < 0, drawn, given[t]))
+        if stopped is not None:
+            drawn = jnp.where(stopped, stop, drawn)
+            stopped |= (drawn == stop) & (given[t] < 0)
+        return t + 1, cache, tokens.at[t].set(jnp.where(given[t] < 0, drawn, given[t])), stopped
 
-    given = given.T  # time first: a step writes one row
-    _, tokens = jax.lax.fori_loop(first, length if last is None else last, body, (cache, jnp.maximum(given, 0)))
-    return tokens.T
+    start = (jnp.asarray(first, jnp.int32), cache, tokens, stopped)
+    return jax.lax.while_loop(unfinished, draw, start)[2].T
 
 
 def gumbel(keys: Array, t: Array | int, vocab: int) -> Array:
     """The noise `decode` draws at position t: keys [B] -> [B, V]. Stack over t on axis 1 for its `noise`."""
-    return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, t), (vocab,)))(keys)
+    return jax.vmap(lambda key: jax.random.gumbel(key, (vocab,)))(fold(keys, t))
 
 
 # ---- the law to draw from: functions of logits [..., V] --------------------------------------------------------------
@@ -114,7 +134,35 @@ def min_p(logits: Array, p: float) -> Array:
     return jnp.where(logits >= logits.max(-1, keepdims=True) + math.log(p), logits, -jnp.inf)
 
 
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """The four functions above, one after another, as a value that can be compared: logits -> logits.
+
+    Each truncation sees what the one before it has left; None leaves it out. Equal laws share one compilation.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+
+    def __call__(self, logits: Array) -> Array:
+        """Logits [..., V] of the model -> logits of the law to draw from."""
+        logits = temperature(logits, self.temperature)
+        steps: list[tuple[Callable[..., Array], float | None]]
+        steps = [(top_k, self.top_k), (top_p, self.top_p), (min_p, self.min_p)]
+        for truncate, value in steps:
+            logits = logits if value is None else truncate(logits, value)
+        return logits
+
+    def check(self, vocab: int) -> None:
+        """Raises ValueError that names an option which leaves none of `vocab` tokens, or means nothing."""
+        jax.eval_shape(self, jax.ShapeDtypeStruct((vocab,), jnp.float32))
+
+
 def _check(name: str, value, most: float) -> None:
     """Raise ValueError for a number that leaves no token, or means nothing. Traced values are taken as they are."""
     if isinstance(value, int | float) and not 0 < value <= most:
-        raise ValueError(f"{name}={value}: give more than 0 and at most {most}")
+        upper = "" if most == math.inf else f" and at most {most}"
+        hint = "; for the most likely token take top_k=1" if name == "temperature" else ""
+        raise ValueError(f"{name}={value}: give more than 0{upper}{hint}")

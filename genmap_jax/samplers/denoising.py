@@ -7,33 +7,38 @@ units the probability-flow ODE of all of them is (eq. 3)
     dy / d sigma = (y - denoise(y, sigma)) / sigma
 
 and the Euler method on it is DDIM. A solver is made by `ddim`, `heun` or `dpmpp_2m` as one step (i, (y, x_hat)) -> (y,
-x_hat) from level sigmas[i] to sigmas[i + 1]; `run` makes all steps in one compiled loop, and
-`samplers.watching.watch` looks on. Where sigmas end in 0, the last step returns the denoised state.
+x_hat) from noise level sigmas[i] to sigmas[i + 1]; `run` makes all steps in one compiled loop. Where sigmas end in 0,
+the last step returns the denoised state.
 
     sigmas = grid(schedule, 20)
-    x = run(heun(denoise, sigmas), start(schedule, keys, shape), len(sigmas) - 1)
+    y = start((data_std**2 + sigmas[0] ** 2) ** 0.5, keys, shape)
+    x = run(heun(denoise, sigmas), y, 20)
+
+`draw` does the same by the name of the solver: what diffusion and score models sample with.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genmap_jax.keys import fold, normal
+from genmap_jax.processes import Array, Denoise
+from genmap_jax.processes.log_snr import Schedule
 from genmap_jax.samplers import ode
-from genmap_jax.samplers.log_snr import Schedule
-from genmap_jax.samplers.sde import expand
+from genmap_jax.samplers.trajectory import loop_frames
 
-Array = jax.Array
-Denoise = Callable[..., Array]  # (y [B, ...], sigma [B], cond) -> x_hat [B, ...]
 Carry = tuple[Array, Array]  # the state y, and the last x_hat
 Step = Callable[[Array, Carry], Carry]
+Name = Literal["ancestral", "ddim", "euler", "heun", "dpmpp_2m", "ode"]
 
 
 def grid(schedule: Schedule, steps: int) -> np.ndarray:
-    """Levels for `steps` steps, float64 [steps + 1]: as many evenly spaced times of the schedule, then 0.
+    """Noise levels for `steps` steps, float64 [steps + 1]: as many evenly spaced times of the schedule, then 0.
 
-    As many steps are made as asked; the last is the denoising of sigma_min.
+    As many steps are made as asked; the last is the denoising of sigma_min. Raises ValueError for less than one step.
     """
     times = np.linspace(1.0, 0.0, steps)
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
@@ -42,7 +47,7 @@ def grid(schedule: Schedule, steps: int) -> np.ndarray:
 
 
 def checked(sigmas: np.ndarray, name: str = "sigmas", order: int = 1) -> np.ndarray:
-    """Raises ValueError unless levels fall strictly, without going below 0, in at least as many steps as `order`."""
+    """The noise levels in float64. Raises ValueError unless they fall strictly, to 0 at least, in `order` steps."""
     sigmas = np.asarray(sigmas, np.float64)
     if len(sigmas) < order + 1:
         raise ValueError(f"{name}: {len(sigmas) - 1} step(s); a solver of order {order} needs at least {order}")
@@ -51,9 +56,12 @@ def checked(sigmas: np.ndarray, name: str = "sigmas", order: int = 1) -> np.ndar
     return sigmas
 
 
-def start(sigma_max: float, data_std: float, keys: Array, shape: tuple[int, ...]) -> Array:
-    """The state at sigma_max where samplers begin: N(0, data_std^2 + sigma_max^2). keys [B] -> [B, *shape]"""
-    return (data_std**2 + sigma_max**2) ** 0.5 * normal(keys, 0, shape)
+def start(std: float, keys: Array, shape: tuple[int, ...]) -> Array:
+    """The state at the most noise, where samplers begin: N(0, std^2), which stands for the noised data.
+
+    keys [B] -> [B, *shape].
+    """
+    return std * normal(fold(keys, 0), shape)
 
 
 def run(step: Step, y: Array, steps: int) -> Array:
@@ -80,8 +88,9 @@ def ddim(denoise: Denoise, sigmas: np.ndarray, keys: Array | None = None, *, eta
         t, s = levels[i].astype(y.dtype), levels[i + 1].astype(y.dtype)
         x_hat = denoise(y, jnp.broadcast_to(t, y.shape[:1]), cond)
         variance = (eta * s / t) ** 2 * (t**2 - s**2)
-        y = x_hat + jnp.sqrt(s**2 - variance) / t * (y - x_hat)
-        return (y + jnp.sqrt(variance) * normal(keys, i + 1, y.shape[1:]) if eta else y), x_hat
+        kept = jnp.sqrt(jnp.maximum(s**2 - variance, 0.0))  # over a long step at eta = 1, rounding falls below 0
+        y = x_hat + kept / t * (y - x_hat)
+        return (y + jnp.sqrt(variance) * normal(fold(keys, i + 1), y.shape[1:]) if eta else y), x_hat
 
     return step
 
@@ -127,7 +136,7 @@ def heun(
         t, s = levels[i].astype(y.dtype), levels[i + 1].astype(y.dtype)
         if churn:
             gamma = gammas[i].astype(y.dtype)
-            y = y + t * jnp.sqrt(gamma * (2.0 + gamma)) * churn_noise * normal(keys, i + 1, y.shape[1:])
+            y = y + t * jnp.sqrt(gamma * (2.0 + gamma)) * churn_noise * normal(fold(keys, i + 1), y.shape[1:])
             t = t * (1.0 + gamma)
         first, x_hat = slope(y, t)
         ahead = y + (s - t) * first
@@ -149,47 +158,57 @@ def dpmpp_2m(denoise: Denoise, sigmas: np.ndarray, *, cond=None) -> Step:
         h = -np.diff(np.log(sigmas))  # the last is infinite where sigmas end in 0
     ratio = np.concatenate([[0.0], 0.5 * h[1:] / h[:-1]])  # 1 / (2 r) of the paper
     ratio[~np.isfinite(ratio)] = 0.0
-    levels, ratio, grown = jnp.asarray(sigmas), jnp.asarray(ratio), jnp.asarray(-np.expm1(-h))
+    levels, ratios, grown = jnp.asarray(sigmas), jnp.asarray(ratio), jnp.asarray(-np.expm1(-h))
 
     def step(i, carry):
         y, before = carry
         t, s = levels[i].astype(y.dtype), levels[i + 1].astype(y.dtype)
         x_hat = denoise(y, jnp.broadcast_to(t, y.shape[:1]), cond)
-        corrected = x_hat + ratio[i].astype(y.dtype) * (x_hat - before)
+        corrected = x_hat + ratios[i].astype(y.dtype) * (x_hat - before)
         return s / t * y + grown[i].astype(y.dtype) * corrected, x_hat
 
     return step
 
 
-def adaptive(
-    denoise: Denoise, y: Array, sigma_max: float, sigma_min: float, *, tol: float = 1e-5, cond=None
-) -> tuple[Array, Array]:
-    """The ODE by an adaptive solver of order 5, then denoised: y at sigma_max [B, ...] -> x [B, ...], and tries [B].
+# ---- sampling by name ------------------------------------------------------------------------------------------------
 
-    Six evaluations in a try; every example has its own step sizes; NaN where 1,000 tries do not suffice.
+
+def draw(
+    name: Name,
+    denoise: Denoise,
+    y: Array,
+    sigmas: np.ndarray,
+    keys: Array,
+    frames: int = 1,
+    *,
+    eta: float = 0.0,
+    churn: float = 0.0,
+    tol: float = 1e-5,
+    cond=None,
+) -> Array:
+    """Samples by the solver of this name, and the means x_hat on the way to them. [B, ...] -> [frames, B, ...].
+
+    y: the state at sigmas[0]; sigmas as of `grid`, ending in 0; keys [B]: of the noise of stochastic solvers. The last
+    frame is the samples; "ode", whose steps are its own, has no other. Options as of the solvers.
     """
-    scale = lambda log_sigma: jnp.sqrt(1.0 + jnp.exp(2.0 * log_sigma))  # noqa: E731
-    field = ode.flat(unit_flow(denoise, cond), y.shape[1:])
-    first, last = float(np.log(sigma_max)), float(np.log(sigma_min))
-    w, tries = ode.dopri5(field, (y / scale(first)).reshape(y.shape[0], -1), first, last, rtol=tol, atol=tol)
-    y = (w * scale(last)).reshape(y.shape)
-    return denoise(y, jnp.full(y.shape[0], sigma_min, y.dtype), cond), tries
+    if name == "ode":
+        return ode.sample(denoise, y, float(sigmas[0]), float(sigmas[-2]), tol=tol, cond=cond)[0][None]
+    step = {
+        "ancestral": lambda: ancestral(denoise, sigmas, keys, cond=cond),
+        "ddim": lambda: ddim(denoise, sigmas, keys, eta=eta, cond=cond),
+        "euler": lambda: euler(denoise, sigmas, cond=cond),
+        "heun": lambda: heun(denoise, sigmas, keys, churn=churn, cond=cond),
+        "dpmpp_2m": lambda: dpmpp_2m(denoise, sigmas, cond=cond),
+    }[name]()
+    y, x_hat = loop_frames(step, (y, jnp.zeros_like(y)), len(sigmas) - 1, frames)
+    return x_hat.at[-1].set(y[-1])
 
 
-def unit_flow(denoise: Denoise, cond=None) -> Callable[[Array, Array], Array]:
-    """The probability-flow ODE in log sigma, of w = y / sqrt(1 + sigma^2), whose size hardly changes along the way.
-
-    dw / d log sigma = (y / (1 + sigma^2) - x_hat) / sqrt(1 + sigma^2). (w [B, ...], log_sigma [B]) -> [B, ...].
-    """
-
-    def field(w, log_sigma):
-        sigma = jnp.exp(log_sigma)
-        scale = expand(jnp.sqrt(1.0 + sigma**2), w)
-        return w / scale**2 - denoise(scale * w, sigma, cond) / scale
-
-    return field
+def evaluations(name: Name, steps: int) -> int | None:
+    """How often `draw` asks the denoiser, one after another; None where an adaptive solver decides."""
+    return {"ode": None, "heun": 2 * steps - 1}.get(name, steps)
 
 
-def normal(keys: Array, i: Array | int, shape: tuple[int, ...]) -> Array:
-    """Draw number i of each example. keys [B] -> [B, *shape]"""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), shape))(keys)
+def least_steps(name: Name) -> int:
+    """The fewest steps the solver can make."""
+    return 2 if name == "dpmpp_2m" else 1

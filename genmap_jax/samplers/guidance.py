@@ -3,18 +3,16 @@
 denoise(y [B, ...], sigma [B], cond) -> x_hat [B, ...], with y = x + sigma noise; cond: int32 labels [B].
 """
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 
-from genmap_jax.samplers.sde import expand
-
-Array = jnp.ndarray
-Denoise = Callable[..., Array]
+from genmap_jax.processes import Array, Denoise, expand
 
 
 def unconditional(denoise: Denoise, null: int) -> Denoise:
-    """A conditional model trained with some labels dropped, asked without one: `null` is the label of "none"."""
+    """The unconditional model inside a conditional one that was trained with some labels dropped.
+
+    null: the label that stands for "none".
+    """
     return lambda y, sigma, cond=None: denoise(y, sigma, jnp.full(y.shape[0], null, jnp.int32))
 
 
@@ -35,6 +33,7 @@ def guided(
     interval: of sigma, outside which the weight is 1 (Kynkaanniemi et al. 2024, arXiv:2404.07724).
     rescale: share phi of the guided x_hat brought back to the standard deviation of denoise's, per example (Lin et al.
         2023, arXiv:2305.08891, eq. 15 and 16).
+    Raises ValueError for a share outside [0, 1] or an interval in the wrong order.
     """
     if not 0.0 <= rescale <= 1.0:
         raise ValueError(f"rescale={rescale} is a share: give a number from 0 to 1")

@@ -16,6 +16,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from genmap_jax import keys as per_example
+
 Array = jax.Array
 Energy = Callable[[Array], Array]
 
@@ -31,7 +33,7 @@ def ula_step(energy: Energy, keys: Array, eps: float) -> Callable[[Array, Array]
     gradient = value_and_grad(energy)
 
     def step(i, x):
-        noise, _ = draw(keys, i, x.shape[1:])
+        noise, _ = randomness(keys, i, x.shape[1:])
         return move(x, gradient(x)[1], noise, eps)
 
     return step
@@ -46,7 +48,7 @@ def mala(energy: Energy, x: Array, keys: Array, eps: float, steps: int) -> tuple
 
     def body(carry, i):
         here, accepted = carry
-        noise, log_u = draw(keys, i, x.shape[1:])
+        noise, log_u = randomness(keys, i, x.shape[1:])
         there = move(here[0], here[2], noise, eps)
         there = there, *evaluate(there)
         accept = log_u < log_acceptance(here, there, eps)
@@ -87,14 +89,11 @@ def select(accept: Array, new, old):
     return jax.tree.map(lambda a, b: jnp.where(accept.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
 
 
-def draw(keys: Array, i: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+def randomness(keys: Array, i: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """The randomness of step i: noise ~ N(0, I) [N, *shape] and log u, u ~ U(0, 1] [N]."""
 
-    def one(key):
-        noise, uniform = jax.random.split(jax.random.fold_in(key, i))
-        return jax.random.normal(noise, shape), -jax.random.exponential(uniform)
-
-    return jax.vmap(one)(keys)
+    noise, uniform = per_example.split(per_example.fold(keys, i))
+    return per_example.normal(noise, shape), -jax.vmap(jax.random.exponential)(uniform)
 
 
 def _square_norm(x: Array) -> Array:

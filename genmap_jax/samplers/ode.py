@@ -1,9 +1,13 @@
-"""The probability-flow ODE: deterministic sampling and log-likelihood, by a compiled adaptive solver.
+"""The probability-flow ODE: deterministic sampling and log-likelihood of any denoiser, by a compiled adaptive solver.
 
-Song et al. 2021 (arXiv:2011.13456), section 4.3 and appendix D. The ODE  dx/dt = f(t) x - g(t)^2 score(x, t) / 2
-carries x_t through the same marginals as the SDE, so along it
+Song et al. 2021 (arXiv:2011.13456), section 4.3 and appendix D; Karras et al. 2022 (arXiv:2206.00364), eq. 3. States
+are y = x + sigma noise. The ODE
 
-    log p_eps(x_eps) = log p_T(x_T) + integral from eps to T of div(dx/dt) dt                                  (eq. 39)
+    dy / d sigma = (y - denoise(y, sigma)) / sigma
+
+carries y through the same marginals as the noise process, whatever it is, so along it
+
+    log p(y_0) = log p(y_1) + integral from sigma_0 to sigma_1 of div(dy / d sigma) d sigma                    (eq. 39)
 
 Every example has its own time, step and error control inside one `while_loop`: its result does not depend on which
 examples share the batch, and the loop runs as long as the slowest needs.
@@ -16,9 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax.samplers.sde import SDE, Field, denoised, expand
-
-Array = jax.Array
+from genmap_jax.processes import Array, Denoise, Field, expand
 
 # Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae", table 2: the last row of A is also the solution.
 C = np.array([1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0])
@@ -33,6 +35,9 @@ A = np.array(
     ]
 )
 ERROR = np.array([71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40])
+
+PRODUCTS = 8
+"""Jacobian products computed at a time: more need more memory, and on CPUs miss the cache."""
 
 
 def dopri5_step(f: Field, t: Array, y: Array, k: Array, h: Array) -> tuple[Array, Array, Array]:
@@ -50,17 +55,25 @@ def dopri5_step(f: Field, t: Array, y: Array, k: Array, h: Array) -> tuple[Array
 
 
 def dopri5(
-    f: Field, y: Array, t0: float, t1: float, *, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 1000
+    f: Field,
+    y: Array,
+    t0: float,
+    t1: float,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    first: float = 1e-4,
+    max_steps: int = 1000,
 ) -> tuple[Array, Array]:
     """Solve dy/dt = f(y, t) from t0 to t1 (either order) with adaptive steps, each example on its own.
 
     y [B, M] -> y(t1) [B, M], NaN for an example that is not there after `max_steps` tries; and the tries of each,
     int32 [B], six evaluations of f each. A step is accepted if the root mean square of error / (atol + rtol |y|) is at
-    most 1.
+    most 1; the first that is tried is `first` of the way.
     """
     sign, span = math.copysign(1.0, t1 - t0), abs(t1 - t0)
     t = jnp.full(y.shape[0], t0, y.dtype)
-    h = jnp.full(y.shape[0], 1e-4 * span, y.dtype)
+    h = jnp.full(y.shape[0], first * span, y.dtype)
 
     def unfinished(carry):
         i, t, *_ = carry
@@ -87,39 +100,85 @@ def dopri5(
     return jnp.where(expand(t == t1, y), y, jnp.nan), tries
 
 
-def probability_flow(sde: SDE, score: Field) -> Field:
-    """The velocity f(t) x - g(t)^2 score(x, t) / 2. Eq. 13."""
-    return lambda x, t: expand(sde.drift(t), x) * x - 0.5 * expand(sde.diffusion(t) ** 2, x) * score(x, t)
+def probability_flow(denoise: Denoise, cond=None) -> Field:
+    """The probability-flow ODE in log sigma, of w = y / sqrt(1 + sigma^2), whose size hardly changes along the way.
+
+    dw / d log sigma = (y / (1 + sigma^2) - x_hat) / sqrt(1 + sigma^2). (w [B, ...], log_sigma [B]) -> [B, ...].
+    """
+
+    def velocity(w, log_sigma):
+        sigma = jnp.exp(log_sigma)
+        scale = expand(jnp.sqrt(1.0 + sigma**2), w)
+        return w / scale**2 - denoise(scale * w, sigma, cond) / scale
+
+    return velocity
 
 
-def sample(sde: SDE, score: Field, x: Array, *, tol: float = 1e-5) -> Array:
-    """x_T [B, ...] -> x_0 [B, ...]: the ODE down to eps_sample, then denoised. A function of x_T alone."""
-    velocity = flat(probability_flow(sde, score), x.shape[1:])
-    y, _ = dopri5(velocity, x.reshape(x.shape[0], -1), sde.T, sde.eps_sample, rtol=tol, atol=tol)
-    return denoised(sde, score, y.reshape(x.shape))
+def sample(
+    denoise: Denoise, y: Array, sigma_max: float, sigma_min: float, *, tol: float = 1e-5, cond=None
+) -> tuple[Array, Array]:
+    """Down the ODE, then denoised: y at sigma_max [B, ...] -> x [B, ...], a function of y alone; and tries [B].
+
+    Six evaluations in a try; every example has its own step sizes; NaN where 1,000 tries do not suffice.
+    """
+    scale = lambda log_sigma: jnp.sqrt(1.0 + jnp.exp(2.0 * log_sigma))  # noqa: E731
+    velocity = flat(probability_flow(denoise, cond), y.shape[1:])
+    first, last = float(np.log(sigma_max)), float(np.log(sigma_min))
+    w, tries = dopri5(velocity, (y / scale(first)).reshape(y.shape[0], -1), first, last, rtol=tol, atol=tol)
+    y = (w * scale(last)).reshape(y.shape)
+    return denoise(y, jnp.full(y.shape[0], sigma_min, y.dtype), cond), tries
 
 
 def log_prob(
-    sde: SDE, score: Field, x: Array, keys: Array | None = None, *, probes: int = 0, tol: float = 1e-5
+    denoise: Denoise,
+    y: Array,
+    sigma_0: float,
+    sigma_1: float,
+    prior_std: float,
+    keys: Array | None = None,
+    *,
+    probes: int = 0,
+    tol: float = 1e-5,
+    spacing: float | None = None,
+    cond=None,
 ) -> tuple[Array, Array | None]:
-    """log p_eps(x) in nats, and its standard error over probes. x [B, ...] -> [B], [B] or None. Eq. 39.
+    """log-density in nats of y at noise sigma_0, under the ODE that starts from N(0, prior_std^2) at sigma_1. Eq. 39.
+
+    y [B, ...] -> [B], and its standard error over probes [B] or None.
 
     probes: 0 takes the exact divergence, which costs as many Jacobian products as there are dimensions; else it is
         estimated by the mean over that many Rademacher probes per example (Hutchinson 1990), fixed along the path and
         drawn from `keys` [B]. One probe has no standard error.
     tol: relative and absolute tolerance of the solver. Unsolvable examples are NaN.
+    spacing: None integrates the divergence with the state, under the solver's error control: six divergences in each
+        of its steps. A number takes the trapezoidal rule over noise levels at most so far apart in log sigma. There the
+        divergence is smooth and levels off at both ends, where that rule converges exponentially: for Gaussian data the
+        error falls as exp(-pi^2 / spacing). Where an end is not level, it is spacing^2 / 12 times the slope there.
     """
-    velocity = flat(probability_flow(sde, score), x.shape[1:])
-    y, change, stderr = transport(velocity, x.reshape(x.shape[0], -1), sde.eps, sde.T, keys, probes=probes, tol=tol)
-    return jax.scipy.stats.norm.logpdf(y, scale=sde.prior_std()).sum(-1) + change, stderr
+    size = lambda sigma: math.sqrt(1.0 + sigma**2)  # noqa: E731
+    w = (y / size(sigma_0)).reshape(y.shape[0], -1)
+    velocity = flat(probability_flow(denoise, cond), y.shape[1:])
+    ends = math.log(sigma_0), math.log(sigma_1)
+    w, change, stderr = transport(velocity, w, *ends, keys, probes=probes, tol=tol, spacing=spacing)
+    prior = jax.scipy.stats.norm.logpdf(w, scale=prior_std / size(sigma_1)).sum(-1)
+    return prior + change - w.shape[-1] * math.log(size(sigma_0)), stderr
 
 
 def transport(
-    velocity: Field, x: Array, t0: float, t1: float, keys: Array | None = None, *, probes: int = 0, tol: float = 1e-5
+    velocity: Field,
+    x: Array,
+    t0: float,
+    t1: float,
+    keys: Array | None = None,
+    *,
+    probes: int = 0,
+    tol: float = 1e-5,
+    spacing: float | None = None,
 ) -> tuple[Array, Array, Array | None]:
     """Carry x [B, D] along a flow from t0 to t1, and its log-density with it: log p_t0(x) = log p_t1(y) + change.
 
-    probes, keys, tol as of `log_prob`. Returns y [B, D], change [B], and its standard error [B] or None.
+    probes, keys, tol, spacing as of `log_prob`, whose t is log sigma. Returns y [B, D], change [B], and its standard
+    error [B] or None.
     """
     batch, dims = x.shape
     if probes:
@@ -128,16 +187,34 @@ def transport(
     else:
         vectors = jnp.broadcast_to(jnp.eye(dims, dtype=x.dtype)[:, None, :], (dims, batch, dims))
 
-    def augmented(y, t):  # y [B, D + 1 or K]: x and, per probe, the integral so far
-        dx, jvp = jax.linearize(lambda x: velocity(x, t), y[:, :dims])
-        div = jnp.sum(vectors * jax.vmap(jvp)(vectors), axis=-1).T  # [B, D or K]
-        return jnp.concatenate([dx, div if probes else div.sum(-1, keepdims=True)], axis=-1)
+    def with_divergence(x, t):  # dx/dt, and the divergence of the velocity: [B, 1], or an estimate per probe [B, K]
+        dx, jvp = jax.linearize(lambda x: velocity(x, t), x)
+        products = jax.lax.map(jvp, vectors, batch_size=PRODUCTS)
+        div = jnp.sum(vectors * products, axis=-1).T  # [B, D or K]
+        return dx, div if probes else div.sum(-1, keepdims=True)
 
-    y = jnp.concatenate([x, jnp.zeros((batch, max(probes, 1)), x.dtype)], axis=-1)
-    y, _ = dopri5(augmented, y, t0, t1, rtol=tol, atol=tol)
-    change = y[:, dims:]
+    if spacing is None:
+
+        def augmented(y, t):  # y [B, D + 1 or K]: x and, per probe, the integral so far
+            return jnp.concatenate(with_divergence(y[:, :dims], t), axis=-1)
+
+        y = jnp.concatenate([x, jnp.zeros((batch, max(probes, 1)), x.dtype)], axis=-1)
+        y, _ = dopri5(augmented, y, t0, t1, rtol=tol, atol=tol)
+        y, change = y[:, :dims], y[:, dims:]
+    else:
+        stretches = math.ceil(abs(t1 - t0) / spacing)
+        width = (t1 - t0) / stretches
+        at = lambda t: jnp.full(batch, t, x.dtype)  # noqa: E731
+
+        def stretch(y, t):  # from t to the next node, in units of the width
+            f = lambda y, s: width * velocity(y, t + width * s)  # noqa: E731
+            y, _ = dopri5(f, y, 0.0, 1.0, rtol=tol, atol=tol, first=1.0)
+            return y, with_divergence(y, at(t + width))[1]
+
+        y, div = jax.lax.scan(stretch, x, jnp.asarray(t0 + width * np.arange(stretches), x.dtype))
+        change = width * (0.5 * with_divergence(x, at(t0))[1] + div.sum(0) - 0.5 * div[-1])
     stderr = jnp.std(change, axis=-1, ddof=1) / math.sqrt(probes) if probes > 1 else None
-    return y[:, :dims], change.mean(-1), stderr
+    return y, change.mean(-1), stderr
 
 
 def flat(field: Callable, shape: tuple[int, ...]) -> Field:

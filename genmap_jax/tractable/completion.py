@@ -9,6 +9,7 @@ import numpy as np
 
 from genmap_jax.algorithm import Array, Params
 from genmap_jax.samplers import decoding
+from genmap_jax.shapes import expect
 from genmap_jax.tractable import gpt
 
 
@@ -20,15 +21,20 @@ def complete(
     key: Array,
     *,
     samples: int = 1,
-    adjust: Callable[[Array], Array] = decoding.unchanged,
+    adjust: Callable[[Array], Array] | None = None,
+    stop: int | None = None,
     label: Array | None = None,
 ) -> np.ndarray:
     """Continue prompts of any lengths by `new` tokens: int32 [prompts, samples, new].
 
     The tokens that all prompts have are prefilled once for all samples of a prompt; the longer prompts' others are
     forced in the loop. One compilation serves all prompts up to the next power of two.
-    adjust: as in `decode`; give the same function object again, or it compiles again.
-    Raises ValueError for tokens outside the vocabulary, and for prompts that leave no room in cfg.length.
+    adjust: as in `decode`; give the same function object again, or it compiles again. None takes that of cfg.
+    stop: a continuation ends with this token, and the rest is filled with it; in a prompt it ends nothing. None takes
+        that of cfg.
+    label: int32 [prompts], of a conditional model.
+    Raises ValueError for tokens outside the vocabulary, for prompts that leave no room in cfg.length, and for a label
+        that is missing, too much or outside of the classes.
     """
     sizes = [len(prompt) for prompt in prompts]
     if not sizes or new < 1 or samples < 1:
@@ -38,6 +44,12 @@ def complete(
             f"a prompt of {max(sizes)} tokens and new={new} exceed length={cfg.length}: shorten them, or raise length "
             "with rotary positions and their scaling or chunk"
         )
+    stop = cfg.stop if stop is None else stop
+    if stop is not None and not 0 <= stop < cfg.vocab:
+        raise ValueError(f"stop={stop}: give a token, 0..{cfg.vocab - 1}")
+    gpt.check_label(cfg, label)
+    if label is not None:
+        expect((len(sizes),), label=label)
     bucket = lambda n: min(cfg.length, max(16, 1 << (n - 1).bit_length()))  # noqa: E731
     padded = np.full((len(sizes), bucket(max(sizes))), -1, np.int32)
     for row, prompt in zip(padded, prompts, strict=True):
@@ -45,13 +57,14 @@ def complete(
         gpt.check_tokens(cfg, row[: len(prompt)])
     keys = jax.random.split(key, len(sizes) * samples)
     total = bucket(max(sizes) + new)
-    text = _complete(cfg, adjust, samples, total, params, padded, min(sizes), max(sizes) + new, keys, label)
+    adjust = cfg.law if adjust is None else adjust
+    text = _complete(cfg, adjust, samples, total, params, padded, min(sizes), max(sizes) + new, keys, label, stop)
     text = np.asarray(text).reshape(len(sizes), samples, total)
     return np.stack([rows[:, size : size + new] for rows, size in zip(text, sizes, strict=True)])
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _complete(cfg, adjust, samples, total, params, prompts, shared, last, keys, label):
+def _complete(cfg, adjust, samples, total, params, prompts, shared, last, keys, label, stop):
     cache = gpt.empty_cache(cfg, len(prompts), total)
     label_each = None if label is None else jnp.repeat(label, samples)
     filled = gpt.prefill(cfg, params, cache, jnp.maximum(prompts, 0), jnp.maximum(shared, 1), label)
@@ -65,6 +78,7 @@ def _complete(cfg, adjust, samples, total, params, prompts, shared, last, keys, 
         prompt=jnp.repeat(prompts, samples, axis=0),
         first=shared,
         last=last,
+        stop=stop,
     )
 
 

@@ -4,7 +4,7 @@
 * `efficientnet`  EfficientNet-Lite0, ImageNet weights from an installed package, then PCA: for photographs
 * `inception`     Inception-v3 of 2015-12-05, the only one whose Fréchet distance is the FID
 * `vit`           DINOv2 and CLIP vision transformers
-* `weights`       reading weight files without running code     * `record`  what an extractor is
+* `record`        what an extractor is
 
     extract = features.extractor("own", data="digits", levels=17)
     extract.features(images)                # uint8 [N,H,W,C] -> float64 [N,64]
@@ -13,14 +13,15 @@
 
 import os
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from genmap_jax.evaluate.features.record import Extractor
 
-__all__ = ["Extractor", "coordinates", "extractor"]
+__all__ = ["Extractor", "Kind", "coordinates", "extractor"]
 
-KINDS = ("own", "efficientnet", "inception", "dinov2", "clip")
+Kind = Literal["own", "efficientnet", "inception", "dinov2", "clip"]
 
 
 def extractor(
@@ -34,7 +35,7 @@ def extractor(
 ) -> Extractor:
     """Make an extractor for images with values 0..levels-1.
 
-    kind: "own" | "efficientnet" | "inception" | "dinov2" | "clip".
+    kind: which network, one of `Kind`; see the module.
     data: dataset on whose `train` split the classifier of "own" or the PCA of "efficientnet" is fitted.
     weights: the file of "inception", "dinov2" or "clip"; "efficientnet" finds that of its package without.
     seed: of the training of "own".
@@ -48,8 +49,8 @@ def extractor(
         from genmap_jax.evaluate.features.efficientnet import efficientnet
 
         return efficientnet(data, levels, data_dir, weights)
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}: choose one of {', '.join(KINDS)}, or coordinates() for vectors")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind={kind!r}: choose one of {', '.join(get_args(Kind))}, or coordinates() for vectors")
     if weights is None:
         raise ValueError(
             f"weights: {kind!r} needs the path of its weight file; without one use 'own' or 'efficientnet'"

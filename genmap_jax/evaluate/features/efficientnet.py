@@ -20,9 +20,9 @@ import jax
 import numpy as np
 
 from genmap_jax import data as datasets
-from genmap_jax import weights as files
 from genmap_jax.evaluate.features.own import labelled_images
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, kept, photographs
+from genmap_jax.interop import weights as files
 
 STAGES = (  # kernel, stride of the first block, expansion, channels, blocks; Tan & Le, table 1
     (3, 1, 1, 16, 1),
@@ -34,7 +34,7 @@ STAGES = (  # kernel, stride of the first block, expansion, channels, blocks; Ta
     (3, 1, 6, 320, 1),
 )
 EPS = 1e-3
-"""Of the batch norms."""
+"""What the batch norms add to the variance."""
 SIZE = 64
 """Pixels that images are resized to."""
 PCA_IMAGES = 2000

@@ -16,11 +16,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genmap_jax import weights as files
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, photographs
+from genmap_jax.interop import weights as files
 
 EPS = 1e-3
-"""Of the batch norms."""
+"""What the batch norms add to the variance."""
 SIZE = 299
 BATCH = 16
 CENTRE = 128 / 255

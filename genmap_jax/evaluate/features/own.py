@@ -22,7 +22,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from genmap_jax import data as datasets
-from genmap_jax.data import pixels
+from genmap_jax import spaces
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, kept
 
 RECIPE = 1
@@ -53,7 +53,7 @@ class FeatureNet(nn.Module):
 
 def compiled(classes: int, levels: int) -> Callable:
     """(params, x [B,H,W,C] in grey levels) -> features [B,64], logits [B,classes]."""
-    return jax.jit(lambda params, x: FeatureNet(classes).apply({"params": params}, pixels.to_grid(x, levels)))
+    return jax.jit(lambda params, x: FeatureNet(classes).apply({"params": params}, spaces.to_grid(x, levels)))
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def labelled_images(
     data: str, levels: int, data_dir: str | os.PathLike | None, split: str, limit: int = FIT_EXAMPLES
 ) -> tuple[np.ndarray, np.ndarray | None, Any]:
     """Images uint8 [N,H,W,C] of a split, at most `limit` and evenly spaced, their labels [N] or None, the Source."""
-    source = datasets.load(data, split, data_dir=data_dir, levels=levels, length=None)
+    source = datasets.load(data, split, data_dir=data_dir)
     if len(source.shape) != 3:
         raise ValueError(
             f"data={data} is not images but of shape {source.shape}: use features.coordinates() for vectors"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from genmap_jax.data import sources
+from genmap_jax.data.folders import root_folder
 from genmap_jax.evaluate.resize import clean_resize
 
 
@@ -101,7 +101,7 @@ def kept(
     from safetensors.numpy import save
 
     file = f"{name}-{data.replace('/', '-')}-{fingerprint(inputs)}.safetensors"
-    path = sources.root_folder(data_dir) / "features" / file
+    path = root_folder(data_dir) / "features" / file
     if not path.exists():
         print(f"fitting the features {name} of {data} (once) for {path}", file=sys.stderr)
         arrays, note = fit()

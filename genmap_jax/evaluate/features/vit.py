@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genmap_jax import weights as files
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, photographs
+from genmap_jax.interop import weights as files
 
 HEAD = 64
 """Dimensions of an attention head."""
@@ -74,9 +74,9 @@ class ViT(nn.Module):
     gelu: Callable
     pre_norm: bool = False
     bias: bool = True
-    """Of the embedding of patches."""
+    """Whether the embedding of patches has a bias."""
     out: int | None = None
-    """Dimensions of a linear map at the end; None leaves it out."""
+    """Number of outputs of a linear map at the end; None leaves it out."""
 
     @nn.compact
     def __call__(self, x):  # float [B,H,W,3] -> [B, out or width]
@@ -204,13 +204,13 @@ def clip(path: str | os.PathLike, levels: int) -> Extractor:
     if net.out is None:
         raise ValueError(f"weights={path}: has no visual_projection; save CLIPModel or CLIPVisionModelWithProjection")
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of its training images
-    looks = _extractor("clip", "400 million images and their captions", net, params, size, mean, std, levels)
+    extract = _extractor("clip", "400 million images and their captions", net, params, size, mean, std, levels)
 
     def features(images):
-        x = looks.features(images)
+        x = extract.features(images)
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
-    return looks._replace(features=features)
+    return extract._replace(features=features)
 
 
 def _extractor(name, trained_on, net, layers, size, mean, std, levels) -> Extractor:

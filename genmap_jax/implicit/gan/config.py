@@ -1,118 +1,123 @@
-"""What a GAN is made of: its configuration, and what of it does not fit together."""
+"""The configuration of a GAN, and which combinations of options are refused."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
-from genmap_jax.nn.augment import TRANSFORMS
+from genmap_jax.choices import check_choices
+from genmap_jax.nn import augment
 from genmap_jax.objectives import adversarial
+from genmap_jax.objectives.discriminator import Penalties
 from genmap_jax.optim import Optim
-
-NETWORKS = ("mlp", "conv", "dcgan", "r3gan")
+from genmap_jax.spaces import Space
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A GAN for images (H, W, C) or vectors (D,)."""
 
-    objective: ClassVar[str] = "adversarial min-max"
-
-    shape: tuple[int, ...]
-    """Of one example."""
-    levels: int = 256
-    """Number of grey values (images only)."""
+    space: Space
+    """Space of one example: images, which the generator makes in uniformly dequantised form, or vectors."""
     classes: int | None = None
-    """Number of labels of the data: generate examples of the label asked for. None: unconditional."""
+    """Number of labels of the data; the generator then makes examples of the label asked for. None trains an
+    unconditional GAN."""
 
     # ---- networks
     network: Literal["mlp", "conv", "dcgan", "r3gan"] = "mlp"
-    """conv: residual networks. dcgan: DCGAN's generator, SNGAN's discriminator. r3gan: R3GAN's blocks. For images."""
+    """Architecture of both networks. mlp is fully connected; the others are for images. conv is plain residual, dcgan
+    has DCGAN's generator and SNGAN's discriminator, r3gan has the blocks of R3GAN."""
     latent: int = 64
-    """Dimensions of z."""
+    """Number of dimensions of z (DCGAN: 100; R3GAN: 64)."""
     width: int = 256
-    """Hidden units, or channels (dcgan: at the lowest resolution, halved with every doubling)."""
+    """Number of hidden units (mlp) or of channels. With dcgan, the channels at the lowest resolution, which halve with
+    every doubling of the resolution; R3GAN has 768 on CIFAR-10."""
     depth: int = 3
-    """mlp: hidden layers. Others: halvings of the resolution."""
+    """Number of hidden layers (mlp), or how often the resolution is halved."""
     squash: bool = False
-    """tanh on the generator's output, as in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434): for images
-    most of whose pixels are black or white, which it makes easy to hit."""
+    """Whether the generator ends in tanh, as DCGAN's (Radford et al. 2016, https://arxiv.org/abs/1511.06434). It helps
+    with images most of whose pixels are black or white."""
     condition_g: Literal["concat", "batch_norm"] = "concat"
-    """How G learns of the label: beside z, or by a gain and bias of every normalisation for each class (dcgan only)."""
+    """How the label enters G: concat puts an embedding beside z; batch_norm (dcgan only) gives every normalisation a
+    gain and a bias for each class."""
     condition_d: Literal["concat", "projection", "auxiliary"] = "projection"
-    """How D does: beside x; in its last layer; or not, and it guesses the label instead."""
+    """How D uses the label: concat puts it beside x as a one-hot code, projection adds an inner product of its
+    embedding with the last features, auxiliary hides it from D and trains an auxiliary classifier of it."""
     spectral_norm: bool = False
-    """Of all matrices of D."""
+    """Whether every weight matrix of D is divided by its largest singular value (SNGAN)."""
     equalised: bool = False
-    """Equalised learning rate, in both networks."""
+    """Whether both networks have an equalised learning rate: weights are stored with unit variance and scaled when
+    used (Karras et al. 2018)."""
 
     # ---- the game
     loss: adversarial.Loss = "relativistic"
+    """Adversarial loss of both players, one of those in `genmap_jax.objectives.adversarial` (R3GAN: relativistic)."""
     r1: float = 1.0
-    """Weight gamma of the penalty (gamma / 2) |grad D|^2 on real examples; this and all penalties: 0 turns it off."""
+    """Weight gamma of the penalty (gamma / 2) |grad D|^2 on real examples (R3GAN on CIFAR-10: 0.05). As with every
+    penalty, 0 turns it off."""
     r2: float = 1.0
-    """The same on generated examples."""
+    """Weight gamma of the penalty (gamma / 2) |grad D|^2 on generated examples (R3GAN on CIFAR-10: 0.05)."""
     gradient_penalty: float = 0.0
-    """Weight of (|grad D| - 1)^2 between real and generated examples (WGAN-GP: 10)."""
+    """Weight of the penalty (|grad D| - 1)^2 on points between real and generated examples (WGAN-GP: 10)."""
     dragan: float = 0.0
-    """The same around real examples (10)."""
+    """Weight of the penalty (|grad D| - 1)^2 on real examples with noise (DRAGAN: 10)."""
     lecam: float = 0.0
-    """Weight of the distance of logits to running means (0.01 to 0.3)."""
+    """Weight of LeCam regularisation, the squared distance of logits to running means (Tseng et al.: 0.01 to 0.3)."""
     consistency: float = 0.0
-    """Weight of the squared change of D when images move by pixels, real and generated (10)."""
+    """Weight of consistency regularisation, the squared change of D when real and generated images move by pixels
+    (Zhang et al.: 10)."""
     auxiliary: float = 1.0
-    """Weight of the cross-entropy of labels, with condition_d="auxiliary"."""
+    """Weight of the auxiliary classifier's cross-entropy, with condition_d="auxiliary" (AC-GAN: 1)."""
     penalty_every: int = 1
-    """Steps between two uses of the gradient penalties, which then weigh as many times as much."""
+    """Number of steps from one use of the gradient penalties to the next, which then weigh as many times as much
+    (StyleGAN2: 16)."""
     critic_steps: int = 1
-    """Updates of D for each of G; each takes its share of the batch."""
+    """Number of updates of D for each update of G, on equal parts of the batch (SNGAN and WGAN: 5)."""
     accumulate: int = 1
-    """Micro-batches of an update, whose gradients are averaged: less memory, same result."""
+    """Number of micro-batches whose gradients are averaged in an update: less memory, same result."""
 
     # ---- what D sees
     augment: tuple[str, ...] = ()
-    """Transforms of what D sees, of those in `genmap_jax.nn.augment`. DiffAugment: colour translation cutout."""
+    """Transforms of every image that D sees, by their names in `genmap_jax.nn.augment`, in this order. DiffAugment has
+    colour, translation and cutout; `genmap_jax.nn.augment.ADA` lists StyleGAN2-ADA's."""
     augment_p: float = 1.0
-    """Probability of each transform."""
+    """Probability of each transform, unless ADA sets it (DiffAugment: 1)."""
     ada_target: float | None = None
-    """ADA: augment_p starts at 0 and goes up while mean sign(D(real)) is above this (0.6), else down."""
+    """Target of adaptive augmentation (ADA) for the mean sign of D(real): augment_p starts at 0, rises while the mean
+    is above the target and falls while it is below (Karras et al.: 0.6). None keeps augment_p constant."""
     ada_ramp: int = 500_000
-    """Examples in which it can go from 0 to 1."""
+    """Number of examples in which ADA's probability can go from 0 to 1 (Karras et al.: 500,000)."""
 
     ema_halflife: float | None = 10_000
-    """Of the averaged generator, in examples; None samples from the generator itself."""
+    """Half-life of the averaged generator from which samples are drawn, in examples. None samples from the generator
+    itself."""
     optim: Optim = Optim(lr=2e-4, b1=0.0, b2=0.99, clip=0.0)
-    """Of both players. Momentum makes the game oscillate."""
+    """Optimizer of either player. Momentum makes the game oscillate, so b1 is 0 (R3GAN)."""
 
     @property
-    def system(self) -> str:
-        """What the map calls it."""
-        return "GAN" if self.classes is None else "Conditional GAN"
-
-    @property
-    def images(self) -> bool:
-        return len(self.shape) == 3
+    def penalties(self) -> Penalties:
+        """What D minimises beside its loss."""
+        return Penalties(
+            r1=self.r1,
+            r2=self.r2,
+            gradient_penalty=self.gradient_penalty,
+            dragan=self.dragan,
+            every=self.penalty_every,
+            lecam=self.lecam,
+            consistency=self.consistency,
+        )
 
 
 def check(cfg: Config, batch_size: int) -> None:
     """Raises ValueError that names the field and the fix."""
-    images = cfg.images
-    if not images and len(cfg.shape) != 1:
-        raise ValueError(f"shape={cfg.shape}: give (H, W, C) for images or (D,) for vectors")
-    if images and not 2 <= cfg.levels <= 256:
-        raise ValueError(f"levels={cfg.levels}: uint8 images have 2 to 256 grey values")
-    choices = {
-        "network": NETWORKS,
-        "loss": tuple(adversarial.LOSSES),
-        "condition_g": ("concat", "batch_norm"),
-        "condition_d": ("concat", "projection", "auxiliary"),
-    }
-    for field, known in choices.items():
-        if getattr(cfg, field) not in known:
-            raise ValueError(f"{field}={getattr(cfg, field)!r} is unknown: use one of {', '.join(known)}")
-    if cfg.network != "mlp" and (not images or any(side % 2**cfg.depth for side in cfg.shape[:2])):
+    cfg.space.check()
+    check_choices(cfg)
+    images, shape = cfg.space.image, cfg.space.shape
+    if cfg.network != "mlp" and (not images or any(side % 2**cfg.depth for side in shape[:2])):
         raise ValueError(
-            f"network={cfg.network!r} halves an image depth={cfg.depth} times, which shape={cfg.shape} does not allow: "
-            "lower depth or use network='mlp'"
+            f"network={cfg.network!r} halves an image depth={cfg.depth} times, which space.shape={shape} does not "
+            "allow: lower depth or use network='mlp'"
         )
+    if cfg.squash and not images:
+        raise ValueError(f"squash={cfg.squash} is for images; vectors have no range to be squashed to: leave it off")
     if cfg.network == "r3gan" and cfg.width % 8:
         raise ValueError(
             f"width={cfg.width}: network='r3gan' has groups of 16 of 2 width channels; use a multiple of 8"
@@ -131,16 +136,15 @@ def check(cfg: Config, batch_size: int) -> None:
             raise ValueError(f"{field}={getattr(cfg, field)} weighs a penalty: give 0 (off) or more")
     if cfg.loss == "wasserstein" and not (cfg.r1 or cfg.r2 or cfg.gradient_penalty or cfg.dragan or cfg.spectral_norm):
         raise ValueError(
-            "loss='wasserstein' without a bound on D's slope has no minimum: give gradient_penalty, r1 or r2 above 0, "
-            "or spectral_norm"
+            "loss='wasserstein' without a bound on the gradient of D has no minimum: give gradient_penalty, r1 or r2 "
+            "above 0, or spectral_norm"
         )
     if (cfg.augment or cfg.consistency) and not images:
-        raise ValueError(f"augment={cfg.augment}, consistency={cfg.consistency} are of images, not of vectors")
-    for name in cfg.augment:
-        if name not in TRANSFORMS:
-            raise ValueError(f"augment={cfg.augment}: {name!r} is unknown; there are {', '.join(TRANSFORMS)}")
-    if "turn" in cfg.augment and cfg.shape[0] != cfg.shape[1]:
-        raise ValueError(f"augment={cfg.augment}: 'turn' needs square images, not shape={cfg.shape}")
+        raise ValueError(
+            f"augment={cfg.augment}, consistency={cfg.consistency} are for images; with vectors use () and 0"
+        )
+    if images:
+        augment.check(cfg.augment, shape)
     if not 0.0 <= cfg.augment_p <= 1.0:
         raise ValueError(f"augment_p={cfg.augment_p} is a probability: give 0 to 1")
     if cfg.ada_target is not None and not cfg.augment:

@@ -1,11 +1,11 @@
 """Generators and discriminators: fully connected, plain residual, DCGAN / SNGAN, and R3GAN.
 
-All generators take z [B, latent] and labels [B] or None and give x [B, *shape], images in the convention of
-`pixels.dequantise`; all discriminators end in one `Head`. None but DCGAN's generator mixes examples.
+All generators take z [B, latent] and labels [B] or None and give x [B, *space.shape], images in the convention of
+`spaces.dequantise`; all discriminators end in one `Head`. Only DCGAN's generator mixes examples (batch normalisation).
 
-Where a form is slow on a CPU, an equal one stands here: 4x4 convolutions of stride 2, plain and transposed, as 2x2 ones
-of stride 1 on rearranged pixels (Shi et al. 2016, arXiv:1609.05158), which are products with windows of pixels, and
-grouped convolutions as products by tap.
+Convolutions that are slow on a CPU are written in an equal, faster form: 4x4 ones of stride 2, plain and transposed, as
+2x2 ones of stride 1 on rearranged pixels (Shi et al. 2016, arXiv:1609.05158), which are products with windows of
+pixels; grouped ones as one product for each position of the kernel.
 """
 
 import math
@@ -23,19 +23,20 @@ SLOPE = 0.2  # of the leaky ReLU below zero: D must pass a gradient to G everywh
 GROUP = 16  # channels of a group of R3GAN's convolutions
 
 
-def he(gain: float = 1.0) -> nn.initializers.Initializer:
-    """Keeps the variance through a leaky ReLU (He et al. 2015), times gain^2."""
+def he_initializer(gain: float = 1.0) -> nn.initializers.Initializer:
+    """He et al.'s (2015) initialisation, which keeps the variance through a leaky ReLU, times gain."""
     return nn.initializers.variance_scaling(gain**2 * 2.0 / (1.0 + SLOPE**2), "fan_in", "truncated_normal")
 
 
 def act(x: Array) -> Array:
+    """Leaky ReLU."""
     return nn.leaky_relu(x, SLOPE)
 
 
 class Generator(nn.Module):
-    """z [B, latent], label [B] or None -> x [B, *shape], before `Config.squash`.
+    """z [B, latent], label [B] or None -> x [B, *space.shape], before `Config.squash`.
 
-    train: DCGAN normalises by the batch, the whole of it over the devices of `axis_name`, instead of running means.
+    train: whether DCGAN normalises by the batch, over all devices of `axis_name`, or by running statistics.
     """
 
     cfg: Config
@@ -48,8 +49,8 @@ class Generator(nn.Module):
             code = nn.Embed(cfg.classes, cfg.latent, embedding_init=nn.initializers.normal(1.0))(label)
             z = jnp.concatenate([z, code], axis=1)
         if cfg.network == "mlp":
-            return nn.Dense(math.prod(cfg.shape))(Hidden(cfg.width, cfg.depth)(z)).reshape(-1, *cfg.shape)
-        H, W, C = cfg.shape
+            return nn.Dense(math.prod(cfg.space.shape))(Hidden(cfg.width, cfg.depth)(z)).reshape(-1, *cfg.space.shape)
+        H, W, C = cfg.space.shape
         h, w = H >> cfg.depth, W >> cfg.depth
         if cfg.network == "conv":
             x = nn.Dense(h * w * cfg.width)(z).reshape(-1, h, w, cfg.width)
@@ -73,7 +74,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """x [B, *shape], label [B] or None -> logits [B], and logits of classes [B, K] with an auxiliary classifier."""
+    """x [B, *space.shape], label [B] or None -> logits [B], and an auxiliary classifier's [B, K] or None."""
 
     cfg: Config
 
@@ -81,20 +82,20 @@ class Discriminator(nn.Module):
     def __call__(self, x: Array, label: Array | None = None) -> tuple[Array, Array | None]:
         cfg = self.cfg
         if cfg.classes is not None and cfg.condition_d == "concat":
-            x = beside(x, jax.nn.one_hot(label, cfg.classes))
+            x = append_code(x, jax.nn.one_hot(label, cfg.classes))
         if cfg.network == "mlp":
             return Head(cfg)(Hidden(cfg.width, cfg.depth)(x), label)
         if cfg.network == "conv":
-            x = nn.Conv(cfg.width, (3, 3), kernel_init=he())(x)
+            x = nn.Conv(cfg.width, (3, 3), kernel_init=he_initializer())(x)
             for _ in range(cfg.depth):
-                x = halved(Block(cfg.width)(Block(cfg.width)(x)))
+                x = downsample(Block(cfg.width)(Block(cfg.width)(x)))
             x = act(Block(cfg.width)(x))
         elif cfg.network == "dcgan":
             for i in range(cfg.depth):
                 width = cfg.width >> (cfg.depth - i)
-                x = act(nn.Conv(width, (3, 3), kernel_init=he())(x))
+                x = act(nn.Conv(width, (3, 3), kernel_init=he_initializer())(x))
                 x = act(Down(width)(x))
-            x = act(nn.Conv(cfg.width, (3, 3), kernel_init=he())(x))
+            x = act(nn.Conv(cfg.width, (3, 3), kernel_init=he_initializer())(x))
         else:
             x = nn.Dense(cfg.width, use_bias=False)(x)
             for i in range(cfg.depth + 1):
@@ -108,8 +109,8 @@ class Discriminator(nn.Module):
 class Head(nn.Module):
     """Features h [B, F] -> logits [B] = w h + b (+ <e_y, h>), and logits of classes [B, K] or None.
 
-    The inner product with an embedding of the label: projection, Miyato & Koyama 2018 (arXiv:1802.05637), eq. 3. The
-    classifier: AC-GAN, Odena et al. 2017 (arXiv:1610.09585).
+    Projection is the inner product with an embedding of the label (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3); the
+    auxiliary classifier is AC-GAN's (Odena et al. 2017, arXiv:1610.09585).
     """
 
     cfg: Config
@@ -139,12 +140,12 @@ class Hidden(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = x.reshape(x.shape[0], -1)
         for _ in range(self.depth):
-            x = act(nn.Dense(self.width, kernel_init=he())(x))
+            x = act(nn.Dense(self.width, kernel_init=he_initializer())(x))
         return x
 
 
-def beside(x: Array, code: Array) -> Array:
-    """A code [B, K] beside vectors [B, D], or beside every pixel of images [B, H, W, C] (Mirza & Osindero 2014)."""
+def append_code(x: Array, code: Array) -> Array:
+    """Appends a code [B, K] to vectors [B, D], or to every pixel of images [B, H, W, C] (Mirza & Osindero 2014)."""
     code = code.reshape(-1, *[1] * (x.ndim - 2), code.shape[-1])
     return jnp.concatenate([x, jnp.broadcast_to(code, (*x.shape[:-1], code.shape[-1]))], axis=-1)
 
@@ -162,11 +163,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = nn.Conv(self.width, (3, 3), kernel_init=he())(act(x))
+        h = nn.Conv(self.width, (3, 3), kernel_init=he_initializer())(act(x))
         return x + nn.Conv(self.width, (3, 3), kernel_init=nn.initializers.zeros)(act(h))
 
 
-def halved(x: Array) -> Array:
+def downsample(x: Array) -> Array:
     """Means of 2x2 pixels. [B, H, W, C] -> [B, H/2, W/2, C]"""
     B, H, W, C = x.shape
     return x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
@@ -188,7 +189,7 @@ class Up(nn.Module):
     def __call__(self, x: Array) -> Array:
         B, H, W, _ = x.shape
         x = windows(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
-        x = nn.Dense(4 * self.width, use_bias=False, kernel_init=he())(x)
+        x = nn.Dense(4 * self.width, use_bias=False, kernel_init=he_initializer())(x)
         x = x.reshape(B, H + 1, W + 1, 2, 2, self.width).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(B, 2 * H + 2, 2 * W + 2, self.width)[:, 1:-1, 1:-1]
 
@@ -203,7 +204,7 @@ class Down(nn.Module):
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         B, H, W, C = x.shape
         x = x.reshape(B, H // 2, 2, W // 2, 2, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // 2, W // 2, 4 * C)
-        return nn.Dense(self.width, kernel_init=he())(windows(x))
+        return nn.Dense(self.width, kernel_init=he_initializer())(windows(x))
 
 
 def windows(x: Array) -> Array:
@@ -217,16 +218,16 @@ def windows(x: Array) -> Array:
 class Bottleneck(nn.Module):
     """Inverted bottleneck with a grouped convolution, and nothing that normalises. [B, H, W, C] -> the same
 
-    1x1 to 2 C channels, 3x3 in groups, 1x1 back, from zero; the scale of the others falls with the number of blocks, so
-    that all of them together start to move as one layer would (Zhang et al. 2019).
+    1x1 to 2 C channels, 3x3 in groups, 1x1 back. The last kernel starts at zero; the scale of the others falls with the
+    number of blocks, so that all blocks together start to move as one layer would (Zhang et al. 2019).
     """
 
-    depth: int  # halvings of the network, two blocks at each resolution
+    depth: int  # how often the network halves the resolution; there are two blocks at each
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         C = x.shape[-1]
-        init = he((2 * (self.depth + 1)) ** -0.25)
+        init = he_initializer((2 * (self.depth + 1)) ** -0.25)
         h = act(nn.Dense(2 * C, kernel_init=init)(x))
         kernel = self.param("kernel", init, (3, 3, GROUP, 2 * C))
         h = act(grouped_conv(h, kernel) + self.param("bias", nn.initializers.zeros, (2 * C,)).reshape(1, 1, 1, -1))
@@ -236,7 +237,8 @@ class Bottleneck(nn.Module):
 def grouped_conv(x: Array, kernel: Array) -> Array:
     """3x3 convolution in groups, zeros outside. x [B, H, W, g i], kernel [3, 3, i, g o] -> [B, H, W, g o]
 
-    XLA's own is up to twenty times slower on a CPU than nine products of shifted images, one for each tap.
+    On a CPU as nine products of shifted images, one for each position of the kernel: up to twenty times faster than
+    XLA's own.
     """
     if jax.default_backend() != "cpu":
         dims, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1] // kernel.shape[2]
@@ -247,7 +249,7 @@ def grouped_conv(x: Array, kernel: Array) -> Array:
     kernel = kernel.reshape(3, 3, i, C // i, out * i // C)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(B, H + 2, W + 2, C // i, i)
     taps = (jnp.einsum("bhwgi,igo->bhwgo", x[:, a : a + H, b : b + W], kernel[a, b]) for a, b in _TAPS)
-    return sum(taps).reshape(B, H, W, out)
+    return jnp.asarray(sum(taps)).reshape(B, H, W, out)
 
 
 _TAPS = [(a, b) for a in range(3) for b in range(3)]

@@ -1,0 +1,222 @@
+"""The `genmap` command."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+BAD_INPUT = 2
+CHANGES = "--model.FIELD VALUE changes what a sampler may change after training, as the family declares it."
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse and run; bad input is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="genmap", description="The map of generative models in JAX.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name, function, help):
+        command = commands.add_parser(name, help=help, description=function.__doc__)
+        command.set_defaults(run=function)
+        return command
+
+    command = add("map", _map, "train, measure and draw every family on one dataset")
+    command.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="draw these run folders; train nothing")
+    command.add_argument("--data", default="digits", help="digits, glyphs, toy, toy/rings ..., pydoc (default: digits)")
+    command.add_argument("--budget", type=float, default=15.0, metavar="MINUTES", help="of the whole map (default: 15)")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of every family")
+    command.add_argument("--only", metavar="A,B", help="these families")
+    command.add_argument("--workdir", type=Path, help="default: runs/map/DATA")
+    command.add_argument("--executor", default="local", choices=["local", "slurm", "ray"], help="where the runs go")
+    _measuring(command)
+    command.epilog = "Flags after -- go to the experiments: genmap map --data digits -- --steps 200"
+
+    command = add("evaluate", _evaluate, "measure finished or unfinished runs: likelihood, quality, memorisation")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    _measuring(command)
+    command.epilog = CHANGES
+
+    command = add("sample", _sample, "draw samples from a run")
+    command.add_argument("run_folder", type=Path, metavar="RUN")
+    command.add_argument("-n", type=int, default=64, help="how many (default: 64)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--label", type=int, metavar="L", help="of all samples; default: labels of test data")
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/drawn")
+    _places(command)
+    command.epilog = f"{CHANGES} For example: genmap sample RUN --model.sampler heun --model.guidance 2 --label 3"
+
+    command = add("compare", _compare, "two evaluated runs side by side, test example by test example")
+    command.add_argument("a", type=Path, metavar="RUN_A")
+    command.add_argument("b", type=Path, metavar="RUN_B")
+
+    command = add("list", _list, "the runs below a folder and how far they are")
+    command.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="FOLDER")
+
+    command = add("prepare", _prepare, "put a dataset on disk, once; also your own files")
+    command.add_argument(
+        "name", metavar="NAME", help="digits, glyphs, pydoc, a TFDS name such as mnist, or one of yours"
+    )
+    command.add_argument("--data-dir", metavar="D", help="default: $GENMAP_DATA or ~/.cache/genmap_jax/data")
+    command.add_argument(
+        "--raw",
+        metavar="FOLDER",
+        help="the original files, or your own: images (.png .jpg .webp; two or more subfolders are labels), arrays "
+        "(.npy .npz), JSON lines or text",
+    )
+    command.add_argument("--size", help="images are brought to this size: 64, or height and width as 48x64")
+    command.add_argument("--crop", action="store_true", help="cut out the centre of each image before resizing")
+
+    argv = sys.argv[1:] if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    args, rest = parser.parse_known_args(argv[:end])
+    args.training = argv[end + 1 :]
+    if args.training and (args.run is not _map or args.runs):
+        parser.error("flags after -- go to the experiments that genmap map trains")
+    args.changes = rest
+    if rest and (args.run not in (_sample, _evaluate) or not rest[0].startswith("--model.")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        code = args.run(args)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get("GENMAP_TRACEBACK") or (isinstance(error, RuntimeError) and not _damaged(error)):
+            raise
+        print(f"genmap: error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    if code:
+        sys.exit(code)
+
+
+def _damaged(error: RuntimeError) -> bool:
+    """Whether all checkpoints of a run are damaged: the one RuntimeError that is about the input."""
+    from genmap_jax.run.checkpoint import Damaged
+
+    return isinstance(error, Damaged)
+
+
+def _places(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--experiments", type=Path, metavar="FOLDER", help="of the experiment scripts")
+    command.add_argument("--data-dir", type=Path, metavar="D", help="default: $GENMAP_DATA or ~/.cache/genmap_jax/data")
+
+
+def _measuring(command: argparse.ArgumentParser) -> None:
+    _places(command)
+    command.add_argument("--samples", type=int, default=1000, metavar="N", help="to measure, at most (default: 1000)")
+    command.add_argument("--features", default="own", help="own, efficientnet, inception, dinov2 or clip; for images")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="of inception, dinov2 or clip")
+
+
+def _map(args: argparse.Namespace) -> int:
+    """Train every family on one dataset, each with the same budget, measure them and write one page; or draw the run
+    folders given. The same command goes on where it was stopped."""
+    from genmap_jax.commands import map as mapping
+    from genmap_jax.report.page import write_page
+
+    if args.budget <= 0 or args.seeds < 1:
+        raise ValueError(f"--budget {args.budget} --seeds {args.seeds}: give minutes above 0 and at least one seed")
+    if args.runs:
+        folders, workdir = mapping.evaluated(args.runs), args.workdir or args.runs[0]
+        print(f"\nThe map: {write_page(folders, workdir.absolute() / 'map.html')}")
+        return 0
+    experiments = mapping.experiments_folder(args.experiments)
+    data_dir = ["--data-dir", str(args.data_dir)] if args.data_dir else []
+    weights = ["--weights", str(args.weights.absolute())] if args.weights else []
+    return mapping.make_map(
+        mapping.members(experiments, args.data, args.only),
+        (args.workdir or Path("runs/map") / args.data.replace("/", "-")).absolute(),
+        data=args.data,
+        budget=args.budget,
+        seeds=args.seeds,
+        samples=args.samples,
+        features=args.features,
+        executor=args.executor,
+        flags=[*data_dir, *weights, *args.training],
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    """Measure runs at their newest checkpoint and write RUN/evaluation/card.json with samples and pictures."""
+    from genmap_jax.commands.evaluate import evaluate_run, in_words
+    from genmap_jax.commands.map import experiments_folder
+
+    experiments = experiments_folder(args.experiments)
+    for folder in args.runs:
+        out = evaluate_run(
+            folder,
+            experiments,
+            samples=args.samples,
+            features=args.features,
+            weights=args.weights,
+            data_dir=args.data_dir,
+            changes=_changes(args.changes, folder, experiments),
+        )
+        print(f"{in_words(out)}\nThe card: {out / 'card.json'}", flush=True)
+    return 0
+
+
+def _sample(args: argparse.Namespace) -> int:
+    """Draw samples from the newest checkpoint of a run: samples.npz, as a batch holds them, and a picture or text."""
+    from genmap_jax.commands.map import experiments_folder
+    from genmap_jax.commands.sample import sample
+
+    experiments = experiments_folder(args.experiments)
+    changes = _changes(args.changes, args.run_folder, experiments)
+    print(sample(args.run_folder, experiments, args.n, args.seed, args.label, changes, args.out, args.data_dir))
+    return 0
+
+
+def _changes(words: list[str], folder: Path, experiments: Path) -> dict[str, Any]:
+    """`--model.FIELD VALUE ...` of a command line as fields that differ from those of the run."""
+    if not words:
+        return {}
+    from genmap_jax.commands.sample import parsed_changes
+
+    return parsed_changes(words, folder, experiments)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Compare two evaluated runs: difference in likelihood, paired by test example, and every number they share."""
+    from genmap_jax.commands.compare import compare
+
+    print(compare(args.a, args.b))
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    """List the runs below a folder: how far each is, and whether it has been evaluated."""
+    from genmap_jax.run import runs
+
+    if not args.folder.is_dir():
+        raise FileNotFoundError(f"{args.folder} is not a folder")
+    rows, damaged = [], []
+    for folder in runs.find_runs(args.folder):
+        try:
+            rows.append(runs.progress(folder))
+        except (ValueError, OSError) as error:  # one damaged run must not hide the others
+            damaged.append(str(error))
+    for error in damaged:
+        print(f"damaged: {error}", file=sys.stderr)
+    if not rows:
+        print(f"no run below {args.folder.absolute()}")
+        return 0
+    print(f"{'experiment':18s} {'data':16s} {'seed':>4s} {'step':>16s}  {'state':20s} run")
+    for row in rows:
+        state = "finished" if row["finished"] else "unfinished"
+        state += ", evaluated" if row["evaluated"] else ""
+        steps = f"{row['step']}/{row['steps']}"
+        print(f"{row['experiment']:18s} {row['data']:16s} {row['seed']:4d} {steps:>16s}  {state:20s} {row['run']}")
+    print(f"{len(rows)} run(s) below {args.folder.absolute()}")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    """Put a dataset on disk and print its folder. digits, glyphs and pydoc need no network; nor does any name with
+    --raw, which takes original files of the MNIST and CIFAR names, tiny_shakespeare and openwebtext, or a folder of
+    your own. Other TFDS names are downloaded, which takes the extra `tf`."""
+    from genmap_jax import data
+
+    print(data.prepare(args.name, args.data_dir, args.raw, args.size, args.crop))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""The card of a run: everything that was measured of it, in one JSON file beside its samples.
+
+    RUN/evaluation/card.json       the numbers, each with N, seed, interval and null floor; the extractor with its hash
+    RUN/evaluation/samples.npz     the samples that were measured, as a batch holds them; a grid of them as .png or .txt
+    RUN/evaluation/nats.npy        log-probability of every test example, where the family has one
+    RUN/evaluation/nearest.png     samples above the training images nearest to them
+    RUN/evaluation/sampler.gif     the sampler at work, or a walk between latents
+    RUN/evaluation/density.png     2-D toy data: the truth beside the model
+
+It holds the numbers of result.json (commands/measure.py) and adds those that take features. What is measured follows
+from the data: images and points are compared through features, text by what it repeats of the training text.
+"""
+
+import dataclasses
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genmap_jax import data
+from genmap_jax.commands.measure import (
+    POOL,
+    Observer,
+    check_samples,
+    held_out,
+    held_out_conditions,
+    save_picture,
+)
+from genmap_jax.evaluate import memorisation, quality
+from genmap_jax.evaluate.features import Extractor, coordinates, own
+from genmap_jax.evaluate.features import extractor as make_extractor
+from genmap_jax.evaluate.path_length import perceptual_path_length
+from genmap_jax.evaluate.quality import Number
+from genmap_jax.evaluate.resampling import bootstrap
+from genmap_jax.files import read_json, write_json
+from genmap_jax.report import pictures
+from genmap_jax.run import opening
+from genmap_jax.run.runs import Run
+
+TOY_POINTS = 100_000
+"""Fresh points of a toy density for the KL divergences."""
+TSTR_STEPS = 400
+"""Updates of a classifier of samples."""
+FRAMES, SHOWN = 24, {"image": 16, "x": 500}
+"""Of the sampler at work: pictures, and examples on each."""
+
+
+def evaluate_run(
+    folder: Path,
+    experiments: Path,
+    *,
+    samples: int = 1000,
+    features: str = "own",
+    weights: Path | None = None,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    changes: dict[str, Any] | None = None,
+) -> Path:
+    """Measure the newest checkpoint of a run and return the folder of the card. It appears whole or not at all.
+
+    samples: N at most; where real data must be split in two halves of N, they may allow less.
+    features: "own", "efficientnet", "inception", "dinov2" or "clip", for images; the last three need `weights`.
+    changes: fields of the model's configuration that are changed after training, see `opening.open_run`.
+    Raises ValueError or FileNotFoundError naming what is wrong.
+    """
+    check_samples(samples)
+    run = opening.open_run(folder, experiments, data_dir, changes)
+    options: dict[str, Any] = {"features": features, "weights": weights, "seed": seed, "data_dir": data_dir}
+    return write_card(run, Observer(run, samples), **options, changes=changes)
+
+
+def write_card(
+    run: Run,
+    observer: Observer,
+    *,
+    features: str = "own",
+    weights: Path | None = None,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    changes: dict[str, Any] | None = None,
+) -> Path:
+    """Measure a run in full; see `evaluate_run`."""
+    test = run.sources["test"]
+    name = test.field
+    extractor = _extractor(run, features, weights, data_dir)  # first of all: a missing file should fail at once
+    measured = observer.kept(run, seed)
+    card = dict(measured.card) | {"changes": changes or {}}
+    card["asked"] = card["asked"] | {"features": features}
+    described = ("name", "hash", "fit", "accuracy")
+    card["extractor"] = None if extractor is None else {k: getattr(extractor, k) for k in described}
+    card["memorises"], card["memorises_why"] = None, "not tested: no features"
+    out = run.folder / "evaluation"
+    with tempfile.TemporaryDirectory(prefix=".evaluation-", dir=run.folder) as temporary:
+        scratch = Path(temporary)
+        if measured.nats is not None:
+            np.save(scratch / "nats.npy", measured.nats)
+        if measured.generated is not None:
+            numbers, verdict = with_features(run, measured.generated, measured.cond, extractor, seed)
+            card |= verdict
+            if name == "image" and extractor is not None:
+                numbers |= path_length(run, extractor, len(measured.generated), seed)
+            if test.density is not None:
+                numbers |= against_the_density(run, observer, measured.generated, seed)
+                pictures.densities(
+                    test.density, _log_density(run, observer), measured.generated, scratch / "density.png"
+                )
+            card["metrics"] = card["metrics"] | {key: dataclasses.asdict(number) for key, number in numbers.items()}
+            arrays: dict[str, Any] = {name: measured.generated}
+            np.savez_compressed(scratch / "samples.npz", **arrays)
+            save_picture(measured.generated[:64], scratch / "samples", test)
+            if name == "image":
+                nearest_picture(run, measured.generated[:8], scratch / "nearest.png")
+            if not test.space.text:
+                frames = at_work(run, SHOWN[name], seed)
+                if frames is not None:
+                    pictures.animation(frames, scratch / "sampler.gif", test.space)
+        write_json(scratch / "card.json", card)
+        shutil.rmtree(out, ignore_errors=True)
+        scratch.rename(out)
+        scratch.mkdir()  # for the context manager to remove
+    return out
+
+
+def in_words(out: Path) -> str:
+    """The headline numbers of a card, for the terminal."""
+    card = read_json(out / "card.json")
+    lines = [f"{card['name']}: {card['system']} at step {card['steps']}"]
+    if card["likelihood"]:
+        x = card["likelihood"]
+        lines.append(f"  {x['value']:.4f} {x['unit']} [{x['low']:.4f}, {x['high']:.4f}], {x['kind']}, N {x['n']}")
+    for key, number in card["metrics"].items():
+        interval = "" if number["low"] is None else f" [{number['low']:.4g}, {number['high']:.4g}]"
+        null = "" if number["null"] is None else f"   real data: {number['null']:.4g}"
+        null += "" if number["null_sd"] is None else f" ± {number['null_sd']:.2g}"
+        lines.append(f"  {key:20s} {number['value']:.4g}{interval}{null}")
+    lines.append(f"  memorises: {card['memorises']} ({card['memorises_why']})")
+    return "\n".join(lines)
+
+
+# ---- its parts -------------------------------------------------------------------------------------------------------
+
+
+def with_features(
+    run: Run, generated: np.ndarray, cond: data.Examples | None, extractor: Extractor | None, seed: int
+) -> tuple[dict[str, Number], dict[str, Any]]:
+    """All numbers that compare samples with data through features; and whether the model copies, with the reason."""
+    test, real = run.sources["test"], held_out(run)
+    train_set = _examples(run.sources["train"], test.field, POOL)
+    if extractor is None:
+        unit = "tokens" if test.tokenizer is None else test.tokenizer.unit
+        return repeated(train_set, real[test.field], generated, unit), {}
+    held = real[test.field]
+    flat = {"held_out": extractor.features(held), "generated": extractor.features(generated)}
+    numbers = quality.distances(**flat, name=extractor.name, seed=seed)
+    numbers |= quality.neighbours(**flat, name=extractor.name, seed=seed)
+    if test.space.image:
+        numbers |= quality.directions(**flat, name=extractor.name, seed=seed)
+    memory, copies, why = quality.memorised(**flat, train=extractor.features(train_set), seed=seed)
+    numbers |= memory
+    if extractor.probabilities is not None:
+        probabilities = {"held_out": extractor.probabilities(held), "generated": extractor.probabilities(generated)}
+        numbers |= quality.class_score(**probabilities, name=extractor.name, seed=seed)
+        if extractor.accuracy is not None:  # a classifier of these data, not of ImageNet
+            numbers |= quality.class_balance(**probabilities, name=extractor.name, seed=seed)
+            numbers |= trained_on_samples(run, extractor, held, generated, seed)
+            if cond is not None and "label" in cond:
+                labels = real["label"], np.asarray(cond["label"])
+                numbers |= as_asked(probabilities["held_out"], probabilities["generated"], *labels, seed)
+    return numbers, {"memorises": copies, "memorises_why": why}
+
+
+def as_asked(
+    real: np.ndarray, generated: np.ndarray, real_labels: np.ndarray, asked: np.ndarray, seed: int
+) -> dict[str, Number]:
+    """Share of samples that a classifier gives the label they were asked for; in the null floor, real examples.
+
+    real, generated: its class probabilities [N, K], [M, K]. real_labels [N], asked [M]: the labels.
+    """
+    right = 100.0 * (generated.argmax(1) == asked)
+    null = 100.0 * float((real.argmax(1) == real_labels).mean())
+    low, high = bootstrap(np.mean, right, seed=seed)
+    n = (len(real), len(generated))
+    return {"label as asked, %": Number(float(right.mean()), low, high, null, n=n, better="higher", seed=seed)}
+
+
+def nearest_picture(run: Run, generated: np.ndarray, path: Path) -> None:
+    """Samples above the training images nearest to them."""
+    train_set = _examples(run.sources["train"], "image", POOL)
+    flat = {"train": train_set.reshape(len(train_set), -1), "generated": generated.reshape(len(generated), -1)}
+    where, _ = memorisation.nearest(**flat)
+    pairs = np.concatenate([generated, train_set[where]])
+    pictures.image_grid(pairs, run.sources["test"].space.grey_levels, len(generated)).save(path)
+
+
+def repeated(
+    train_set: np.ndarray, held_out: np.ndarray, generated: np.ndarray, unit: str, window: int = 16
+) -> dict[str, Number]:
+    """Share of the windows of `window` bytes (or of another `unit`) of sampled text that stand in the training text."""
+    share = lambda text: 100.0 * memorisation.copied(train=train_set, generated=text, window=window)  # noqa: E731
+    each, fresh = share(generated), share(held_out)
+    low, high = bootstrap(np.mean, each)
+    error = float(fresh.std(ddof=1) / math.sqrt(len(fresh)))
+    n = (len(train_set), len(generated))
+    number = Number(float(each.mean()), low, high, float(fresh.mean()), error, n, better="null")
+    return {f"copied {window} {unit}, %": number}
+
+
+def trained_on_samples(
+    run: Run, extractor: Extractor, held_out: np.ndarray, generated: np.ndarray, seed: int
+) -> dict[str, Number]:
+    """Accuracy on real images of a classifier that saw samples only, labelled by the extractor's own classifier.
+
+    The null floor does the same with real images of the same number.
+    """
+    test = run.sources["test"]
+    if test.classes is None or extractor.probabilities is None:
+        return {}
+    real, labels = _examples(test, "image", POOL), _examples(test, "label", POOL)
+    n = min(len(held_out) // 2, len(generated))
+    right = {}
+    for key, images in (("value", generated[:n]), ("null", held_out[:n])):
+        given = extractor.probabilities(images).argmax(1)
+        params, apply = own.train_classifier(images, given, test.classes, test.space.grey_levels, seed, TSTR_STEPS)
+        right[key] = own.accuracy(params, apply, real, labels)
+    return {f"TSTR-{extractor.name}": Number(**right, n=(len(real), n), better="higher", seed=seed)}
+
+
+def path_length(run: Run, extractor: Extractor, count: int, seed: int) -> dict[str, Number]:
+    """Perceptual path length of the family's latent space; nothing without one."""
+    if run.algorithm.walk is None:
+        return {}
+    compiled, key = jax.jit(run.algorithm.walk), jax.random.fold_in(run.eval_key, seed)
+    cond = held_out_conditions(run, count)
+    walk = lambda t: np.asarray(compiled(run.state, key, jnp.asarray(t), cond))  # noqa: E731
+    mean, each = perceptual_path_length(walk, extractor.features, n=count, seed=seed)
+    low, high = bootstrap(np.mean, each, seed=seed)
+    return {f"PPL-{extractor.name}": Number(mean, low, high, n=(0, len(each)), better="lower", seed=seed)}
+
+
+def against_the_density(run: Run, observer: Observer, generated: np.ndarray, seed: int) -> dict[str, Number]:
+    """KL divergences to the known law of a toy dataset, where the model has a density."""
+    law, numbers = run.sources["test"].density, {}
+    density = _log_density(run, observer)
+    if law is not None and density is not None:
+        x = np.asarray(law.sample(jax.random.key(1000 + seed), TOY_POINTS))
+        forward = -law.entropy - density(x)
+        backward = density(generated) - np.asarray(law.log_prob(jnp.asarray(generated)), np.float64)
+        for key, each in (("KL(data|model)", forward), ("KL(model|data)", backward)):
+            low, high = bootstrap(np.mean, each, seed=seed) if np.isfinite(each).all() else (None, None)
+            numbers[key] = Number(float(each.mean()), low, high, n=(len(x), len(generated)), seed=seed)
+    return numbers
+
+
+def at_work(run: Run, shown: int, seed: int) -> np.ndarray | None:
+    """Frames [T, n, ...] of the sampler, or of a walk between latents; None if there is neither."""
+    key, algorithm, cond = jax.random.fold_in(run.eval_key, seed), run.algorithm, held_out_conditions(run, shown)
+    if algorithm.trajectory is not None:
+        compiled = jax.jit(algorithm.trajectory, static_argnums=(2, 4))
+        return np.asarray(compiled(run.state, key, shown, cond, FRAMES))
+    if algorithm.walk is None:
+        return None
+    walk = jax.jit(algorithm.walk)
+    frames = np.stack([np.asarray(walk(run.state, key, jnp.full(shown, t), cond)) for t in np.linspace(0, 1, FRAMES)])
+    levels = run.sources["test"].levels
+    return frames if levels is None else np.clip(np.rint(frames), 0, levels - 1).astype(np.uint8)
+
+
+def _log_density(run: Run, observer: Observer) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Points [N, D] -> log-probability [N] under the model; None without a density."""
+    if run.algorithm.log_prob is None:
+        return None
+    log_prob, state = jax.jit(run.algorithm.log_prob), observer.prepared(run)
+    return lambda x: np.asarray(log_prob(state, {"x": jnp.asarray(x)}, run.eval_key).nats, np.float64)
+
+
+def _extractor(run: Run, kind: str, weights: Path | None, data_dir: Path | None) -> Extractor | None:
+    """What samples are compared in: features of images, the coordinates of vectors, nothing for text."""
+    space = run.sources["test"].space
+    if space.image:
+        return make_extractor(kind, data=run.config.data, levels=space.grey_levels, data_dir=data_dir, weights=weights)
+    return None if space.text else coordinates()
+
+
+def _examples(source: data.Source, name: str, count: int) -> np.ndarray:
+    """At most `count` examples of a split, evenly spaced."""
+    return source.take(source.spaced(count))[name]

@@ -1,0 +1,142 @@
+"""The map: every experiment on one dataset, trained for equal minutes, measured, and drawn on one page.
+
+    WORKDIR/EXPERIMENT/            a run folder each (EXPERIMENT-seedN/ where there are several seeds)
+    WORKDIR/map.html               the page, there from the first family on; beside it map.svg, map.png and the numbers
+
+A family takes part by having an experiment on the dataset in the folder of experiments; nothing else lists them. Each
+run is a process of its own that trains and measures: an accelerator belongs to one at a time, and what one has finished
+stays finished. Run the same command again and it goes on where it was stopped.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from genmap_jax.commands import executors
+from genmap_jax.commands.measure import card_is_current, check_samples
+from genmap_jax.report.page import write_page
+from genmap_jax.run import runs
+from genmap_jax.run.launch import FINISHED
+from genmap_jax.run.runs import Script
+
+TOY = "toy/gaussians8"
+"""What `--data toy` means."""
+OVERHEAD = 0.6
+"""Minutes of a run beside training, on two cores: start, compilation, likelihood, samples, the card."""
+LEAST = 0.05
+"""Minutes of training that every run has."""
+
+
+def experiments_folder(given: Path | None) -> Path:
+    """Where the experiment scripts are: as given (a folder or one script), else ./experiments, else beside the package.
+
+    Raises FileNotFoundError naming the flag.
+    """
+    beside = Path(__file__).parents[2] / "experiments"
+    for place in [given] if given else [Path("experiments"), beside]:
+        if place.is_dir() or (given and place.is_file()):
+            return place.absolute()
+    raise FileNotFoundError(f"{given or beside} is not a folder; --experiments says where the experiment scripts are")
+
+
+def members(experiments: Path, data: str, only: str | None = None) -> list[Script]:
+    """The experiments on a dataset, in the order of their names; `only`: of these names, comma-separated.
+
+    An experiment is named by its script, with or without what follows the first underscore.
+    Raises ValueError that names what there is.
+    """
+    scripts = [runs.read_experiment(path) for path in runs.experiment_files(experiments)]
+    toy = data == "toy" or data.startswith("toy/")
+    chosen = [s for s in scripts if (s.config.data.startswith("toy/") if toy else s.config.data == data)]
+    if not chosen:
+        known = sorted({script.config.data for script in scripts})
+        raise ValueError(f"--data {data}: {experiments} has no experiment on it, only on {', '.join(known)}")
+    if only is None:
+        return chosen
+    names = {script.path.stem: script for script in chosen} | {s.path.stem.split("_")[0]: s for s in chosen}
+    unknown = [name for name in only.split(",") if name not in names]
+    if unknown:
+        raise ValueError(f"--only {unknown[0]}: on {data} there are {', '.join(s.path.stem for s in chosen)}")
+    return [script for script in chosen if any(names[name] is script for name in only.split(","))]
+
+
+def make_map(
+    scripts: Sequence[Script],
+    workdir: Path,
+    *,
+    data: str,
+    budget: float,
+    seeds: int,
+    samples: int,
+    features: str,
+    executor: str = "local",
+    flags: Sequence[str] = (),
+) -> int:
+    """Run what is not finished and write the page after every run. Returns 0, or the exit code of a run that stopped.
+
+    budget: minutes of the whole map; each run trains for an equal share of what `OVERHEAD` leaves of it.
+    samples, features: what to measure, and with what. flags: further flags of the experiments.
+    executor: "local" runs one after another; "slurm" submits them and returns; "ray" runs them on a cluster.
+    """
+    check_samples(samples)
+    jobs = [(script, seed) for script in scripts for seed in range(seeds)]
+    folders = [workdir / (s.path.stem if seeds == 1 else f"{s.path.stem}-seed{seed}") for s, seed in jobs]
+    minutes = max(LEAST, budget / len(jobs) - OVERHEAD)
+    law = ["--data", TOY if data == "toy" else data] if data.startswith("toy") else []
+    measured = ["--features", features, "--measured-samples", str(samples)]
+    commands = [
+        [str(script.path), "--workdir", str(folder), "--budget", f"{minutes:.3g}", "--seed", str(seed)]
+        + [*law, *measured, *flags]
+        for (script, seed), folder in zip(jobs, folders, strict=True)
+    ]
+    page = workdir / "map.html"
+    if executor == "slurm":
+        job = executors.submit_to_slurm(commands, workdir)
+        print(f"submitted job {job} of {len(jobs)} runs; when they are done, the page: genmap map {workdir}")
+        return FINISHED
+    if executor == "ray":
+        code = max(executors.run_on_ray(commands))
+        write_page([folder for folder in folders if card_is_current(folder, samples, features)], page)
+        print(f"\nThe map: {page}")
+        return code
+    print(f"{len(jobs)} runs, {minutes:.2g} min of training each. The page, from the first run on: {page}", flush=True)
+    began, ran = time.monotonic(), 0
+    for i, (command, folder) in enumerate(zip(commands, folders, strict=True)):
+        finished = (folder / "result.json").exists() and card_is_current(folder, samples, features)
+        if finished:
+            continue
+        left = remaining_seconds(len(jobs) - i, ran, time.monotonic() - began, 60.0 * budget / len(jobs))
+        print(f"[{i + 1}/{len(jobs)}] {folder.name}, about {left / 60:.0f} min remain", flush=True)
+        code = executors.run_here(command)
+        if code:
+            print(f"{folder.name} stopped with exit code {code}; run the same command again to go on", file=sys.stderr)
+            return code
+        ran += 1
+        waiting = [later.name for later in folders[i + 1 :]]
+        left = remaining_seconds(len(waiting), ran, time.monotonic() - began, 60.0 * budget / len(jobs))
+        there = [done for done in folders if (done / "evaluation" / "card.json").exists()]
+        if waiting:
+            write_page(there, page, waiting=waiting, remaining_seconds=left)
+    write_page(folders, page)
+    print(f"\nThe map: {page}")
+    return FINISHED
+
+
+def remaining_seconds(runs_left: int, ran: int, elapsed: float, planned: float) -> float:
+    """By the mean time of the runs so far; before the first one, by the seconds planned for each."""
+    return runs_left * (elapsed / ran if ran else planned)
+
+
+def evaluated(paths: list[Path]) -> list[Path]:
+    """Run folders and ablation folders at or below the given ones, for a page of what there already is.
+
+    Raises FileNotFoundError where there is none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = runs.find_runs(path) + sorted(p.parent for p in path.glob("**/ablation.json"))
+        if not inside:
+            raise FileNotFoundError(f"{path} holds no run folder and no ablation")
+        found += [folder for folder in inside if folder not in found]
+    return found

@@ -1,0 +1,307 @@
+"""What is measured of a run while it trains and when it is finished: the one place where results are made.
+
+`Observer` is what the training loop calls: validation likelihood, pictures of samples, and at the end `measure`, whose
+numbers are result.json. `genmap evaluate` adds to the same numbers what takes features (commands/evaluate.py), and the
+tables of ablations read them; so no two of them can disagree.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from genmap_jax import data
+from genmap_jax.algorithm import LogProb, conditions
+from genmap_jax.data import toy
+from genmap_jax.evaluate import quality
+from genmap_jax.evaluate.likelihood import Likelihood, log_probs, summary
+from genmap_jax.evaluate.quality import Number
+from genmap_jax.evaluate.resampling import bootstrap
+from genmap_jax.files import read_json
+from genmap_jax.parallel import Placement
+from genmap_jax.report import pictures
+from genmap_jax.run import config as configs
+from genmap_jax.run.config import Experiment
+from genmap_jax.run.loop import Program
+from genmap_jax.run.runs import Run, command_text, parameter_count
+from genmap_jax.units import bits_per_dim
+
+PREPARE = 2**31 - 1  # folded into the key of evaluation for `Algorithm.prepare`: no batch has this number
+POOL = 10_000
+"""At most so many held-out and so many training examples are looked at."""
+
+
+Bound = Program | Run
+"""An experiment bound to devices and data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured of a run without features."""
+
+    card: dict[str, Any]
+    """What result.json holds: plain JSON values."""
+    generated: np.ndarray | None
+    """The samples, as a batch holds them."""
+    cond: data.Examples | None
+    """The conditions that each was asked for."""
+    nats: np.ndarray | None
+    """Log-probability of every test example that was evaluated."""
+
+
+class Observer:
+    """Likelihood and samples of one program, compiled once each and used for all of its runs."""
+
+    def __init__(self, bound: Bound, samples: int = 1000):
+        """`samples`: so many are drawn and measured at the end, at most; see `held_out`."""
+        self.bound, self.samples = bound, samples
+        self.finished: dict[Path, Run] = {}
+        """The last state of every run that was finished, by its folder."""
+        algorithm, place, cfg = bound.algorithm, bound.place, bound.config
+        self.size = max(1, min(cfg.batch_size, samples))
+        """Samples are drawn in batches of so many."""
+        self._prepare = algorithm.prepare and jax.jit(algorithm.prepare)
+        self._prepared: tuple[tuple[Path, int], Any] | None = None
+        self._log_prob = algorithm.log_prob and padded(place, place.map_examples(algorithm.log_prob), cfg.batch_size)
+        sample = algorithm.sample
+        self._sample = sample and place.draw(lambda state, key, cond: sample(state, key, self.size, cond), self.size)
+
+    # ---- what the loop calls
+
+    def begin(self, run: Run) -> None:
+        """Save a picture of the first training batch."""
+        if jax.process_index() == 0:
+            train, cfg = run.sources["train"], run.config
+            first = data.batch(train, cfg.seed, 0, cfg.batch_size)[train.field]
+            save_picture(first[: cfg.samples], run.folder / "samples" / "inputs", train)
+
+    def validate(self, run: Run) -> dict[str, Any]:
+        """Bits per dimension of the validation split, and their kind; nothing for a family without a density."""
+        if self._log_prob is None:
+            return {}
+        measured, _, _ = self._likelihood(run, "validation")
+        return {
+            "validation_bits_per_dim": measured.bits_per_dim,
+            "validation_nats": measured.nats,
+            "kind": measured.kind,
+        }
+
+    def draw(self, run: Run) -> None:
+        """Save a picture of samples, with the same noise and conditions at every step, so that they can be compared."""
+        if self._sample is None:
+            return
+        count, test = run.config.samples, run.sources["test"]
+        drawn, _ = self.drawn(run, run.eval_key, held_out_conditions(run, count), count)
+        if jax.process_index() == 0:
+            save_picture(drawn, run.folder / "samples" / f"{run.step:08d}", test)
+
+    def finish(self, run: Run) -> dict[str, Any]:
+        """Measure a finished run, keep the arrays in measured.npz, and return what result.json holds."""
+        measured = self.measure(run)
+        self.finished[run.folder] = run
+        if jax.process_index() == 0:
+            arrays: dict[str, Any] = {"nats": measured.nats, "generated": measured.generated}
+            np.savez_compressed(run.folder / "measured.npz", **{k: v for k, v in arrays.items() if v is not None})
+        return measured.card
+
+    # ---- the numbers
+
+    def measure(self, run: Run, seed: int = 0, known: Measured | None = None) -> Measured:
+        """Test likelihood with its kind and interval, samples with their energy distance to held-out data, speed.
+
+        known: measured before of this state, with other samples: its likelihood stands.
+        """
+        card = about(run) | {"asked": _asked(run, self.samples, seed)}
+        card["likelihood"], nats = (known.card["likelihood"], known.nats) if known else self._entry(run, seed)
+        card["metrics"], card["samples_per_second"] = {}, None
+        if self._sample is None:
+            return Measured(card, None, None, nats)
+        real = held_out(run)
+        text = run.sources["test"].space.text
+        count = run.config.samples if text else min(self.samples, len(real[run.sources["test"].field]) // 2)
+        cond = held_out_conditions(run, count)
+        generated, card["samples_per_second"] = self.drawn(run, jax.random.fold_in(run.eval_key, 1 + seed), cond, count)
+        if not np.isfinite(generated.astype(np.float64)).all():
+            card["samples_why"] = "the sampler gave NaN or infinite values; look at the training curves"
+            return Measured(card, None, None, nats)
+        numbers: dict[str, Number] = {}
+        if not text:
+            field, scale = run.sources["test"].field, (run.sources["test"].levels or 2) - 1
+            numbers |= quality.energy(held_out=real[field] / scale, generated=generated / scale, seed=seed)
+        if run.sources["test"].density is not None:
+            numbers |= modes(run.sources["test"].density, generated, seed)
+        card["metrics"] = {key: dataclasses.asdict(number) for key, number in numbers.items()}
+        return Measured(card, generated, cond, nats)
+
+    def kept(self, run: Run, seed: int = 0) -> Measured:
+        """What `finish` kept of this very state, as far as it was asked the same; the rest is measured now."""
+        result, arrays = run.folder / "result.json", run.folder / "measured.npz"
+        if not (result.exists() and arrays.exists()):
+            return self.measure(run, seed)
+        card, asked = read_json(result), _asked(run, self.samples, seed)
+        if card["steps"] != run.step or card.get("asked", {}) | {"samples": self.samples} != asked:
+            return self.measure(run, seed)
+        with np.load(arrays, allow_pickle=False) as held:
+            nats, generated = (held[k] if k in held else None for k in ("nats", "generated"))
+        cond = None if generated is None else held_out_conditions(run, len(generated))
+        found = Measured(card, generated, cond, nats)
+        return found if card["asked"] == asked else self.measure(run, seed, found)
+
+    def drawn(self, run: Run, key: jax.Array, cond: data.Examples | None, count: int) -> tuple[np.ndarray, float]:
+        """`count` samples as a batch holds them, cond [count, ...], drawn in batches; and samples per second."""
+        if self._sample is None:
+            raise ValueError(f"{run.config.name}: this family does not sample")
+        parts, seconds = [], 0.0
+        for i in range(-(-count // self.size)):
+            rows = np.arange(i * self.size, (i + 1) * self.size) % count
+            some = None if cond is None else {name: np.asarray(values)[rows] for name, values in cond.items()}
+            began = time.perf_counter()
+            parts.append(np.asarray(self._sample(run.state, jax.random.fold_in(key, i), some)))
+            seconds = time.perf_counter() - began  # of the last one, which was compiled before
+        return np.concatenate(parts)[:count], self.size / seconds
+
+    def prepared(self, run: Run) -> Any:
+        """The state as `Algorithm.log_prob` takes it; what costs once is done once for each step of a run."""
+        if self._prepare is None:
+            return run.state
+        if self._prepared is None or self._prepared[0] != (run.folder, run.step):
+            value = self._prepare(run.state, jax.random.fold_in(run.eval_key, PREPARE))
+            self._prepared = (run.folder, run.step), value
+        return self._prepared[1]
+
+    def _likelihood(self, run: Run, split: str) -> tuple[Likelihood, np.ndarray, np.ndarray | None]:
+        if self._log_prob is None:
+            raise ValueError(f"{run.config.name}: this family has no density")
+        source, state = run.sources[split], self.prepared(run)
+        nats, kind, upper = log_probs(self._log_prob, state, evaluated_batches(source, run.config), run.eval_key)
+        return summary(nats, source.kind(kind), source.dims), nats, upper
+
+    def _entry(self, run: Run, seed: int) -> tuple[dict[str, Any] | None, np.ndarray | None]:
+        """Test log-probability with kind and interval, and that of every example; (None, None) without a density."""
+        if self._log_prob is None:
+            return None, None
+        measured, nats, upper = self._likelihood(run, "test")
+        test = run.sources["test"]
+
+        def entry(nats: np.ndarray, kind: str) -> dict[str, Any]:
+            cost = -nats if test.space.unit == "nats" else bits_per_dim(nats, test.dims)
+            low, high = bootstrap(np.mean, cost, seed=seed)
+            return {
+                **{"kind": kind, "unit": test.space.unit, "value": float(cost.mean())},
+                **{"low": low, "high": high, "n": len(nats)},
+            }
+
+        bound = None if upper is None else entry(upper, "upper_bound")
+        return entry(nats, measured.kind) | {"nats": measured.nats, "stderr": measured.stderr, "upper": bound}, nats
+
+
+def check_samples(samples: int) -> None:
+    """Raises ValueError for a number of samples that intervals cannot be had from."""
+    if samples < 20:
+        raise ValueError(f"--samples {samples}: intervals and neighbours need at least 20")
+
+
+def card_is_current(folder: Path, samples: int, features: str) -> bool:
+    """Whether the card of a finished run is of its last step and was asked the same."""
+    path = folder / "evaluation" / "card.json"
+    if not path.exists():
+        return False
+    card = read_json(path)
+    asked = card["asked"]
+    return (asked["samples"], asked["features"], card["steps"]) == (
+        samples, features, read_json(folder / "result.json")["steps"]
+    )  # fmt: skip
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def about(run: Run) -> dict[str, Any]:
+    """What was trained, where and with what."""
+    cfg, family, made = run.config, run.family, read_json(run.folder / "environment.json")
+    return {
+        "name": cfg.name,
+        "experiment": made["experiment"],
+        "system": family.name,
+        "continent": family.continent,
+        "objective": family.objective,
+        "citation": family.citation,
+        "data": cfg.data,
+        "seed": cfg.seed,
+        "steps": run.step,
+        "parameters": parameter_count(run.algorithm, run.state),
+        "evaluations": run.algorithm.evaluations,
+        "train_seconds": run.seconds,
+        "platform": jax.devices()[0].platform,
+        "devices": len(made["devices"]),
+        "device_kind": made["devices"][0],
+        "commit": made["commit"],
+        "versions": made["versions"],
+        "command": command_text(made["command"]),
+    }
+
+
+def held_out(run: Run) -> data.Examples:
+    """At most `POOL` held-out examples with their conditions, half of them from each of validation and test."""
+    parts = [run.sources[split].take(run.sources[split].spaced(POOL // 2)) for split in ("validation", "test")]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def held_out_conditions(run: Run, count: int) -> data.Examples | None:
+    """Conditions for `count` samples, those of held-out examples evenly spaced; None for an unconditional family."""
+    if len(run.algorithm.reads) == 1:
+        return None
+    test = run.sources["test"]
+    return conditions(run.algorithm.reads, test.take(np.resize(test.spaced(count), count)))
+
+
+def modes(law: toy.Density, generated: np.ndarray, seed: int) -> dict[str, Number]:
+    """Of samples of a mixture on the plane: modes found, KL divergence over the modes, share near one."""
+    if law.modes is None:
+        return {}
+    found, near = law.modes_found(generated)
+    real = law.mode_kl(np.asarray(law.sample(jax.random.key(2000 + seed), len(generated))))
+    n = (0, len(generated))
+    return {
+        "modes": Number(float(found), null=float(len(law.modes)), n=n, better="higher"),
+        "KL(modes)": Number(law.mode_kl(generated), null=real, n=n),
+        "near a mode, %": Number(100.0 * near, null=98.9, n=n, better="higher"),
+    }
+
+
+def evaluated_batches(source: data.Source, cfg: Experiment) -> Iterator[data.Examples]:
+    """At most `cfg.eval_examples` of a split, evenly spaced, in batches of the training size or less."""
+    chosen = source.spaced(cfg.eval_examples)
+    for start in range(0, len(chosen), cfg.batch_size):
+        yield source.take(chosen[start : start + cfg.batch_size])
+
+
+def padded(place: Placement, log_prob: Callable, full: int) -> Callable:
+    """`log_prob(state, batch, key)` for up to `full` examples: filled up to the one compiled size, then cut."""
+
+    def evaluate(state, batch, key) -> LogProb:
+        size = len(next(iter(batch.values())))
+        rows = np.resize(np.arange(size), full)
+        mine = np.array_split(rows, jax.process_count())[jax.process_index()]
+        value = log_prob(state, place.put({k: v[mine] for k, v in batch.items()}), key)
+        return jax.tree.map(lambda x: x[:size], value)
+
+    return evaluate
+
+
+def save_picture(examples: np.ndarray, stem: Path, source: data.Source) -> Path:
+    """Write examples of a source as a picture or text; see `report.pictures.save`."""
+    decode = None if source.tokenizer is None else source.tokenizer.decode
+    return pictures.save({source.field: np.asarray(examples)}, stem, source.space, decode)
+
+
+def _asked(run: Run, samples: int, seed: int) -> dict[str, Any]:
+    """What the numbers depend on beside the state, as JSON has it."""
+    values = {path: configs.value_at(run.config.model, path) for path in run.family.sampling}
+    asked = {"samples": samples, "seed": seed, "eval_examples": run.config.eval_examples, "sampling": values}
+    return json.loads(json.dumps(asked))

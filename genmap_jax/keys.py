@@ -1,0 +1,39 @@
+"""Randomness of one example each: arrays of PRNG keys [B], so that results do not depend on the batch around them.
+
+`key` is one PRNG key, `keys` is an array [B] of them, one per example.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from genmap_jax import parallel
+
+Array = jax.Array
+
+
+def example_keys(key: Array, size: int, axis_name: str | None = None) -> Array:
+    """One key per example of this device's part of the batch, a function of (key, global example index): [size].
+
+    The same on any number of devices.
+    """
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(parallel.first_example(size, axis_name) + jnp.arange(size))
+
+
+def split(keys: Array, parts: int = 2) -> tuple[Array, ...]:
+    """keys [B] -> `parts` independent arrays of keys [B]."""
+    return tuple(jax.vmap(lambda key: jax.random.split(key, parts), out_axes=1)(keys))
+
+
+def fold(keys: Array, number: Array | int) -> Array:
+    """keys [B] -> keys [B] of draw `number`, one number for all or one for each [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, 0 if jnp.ndim(number) else None))(keys, number)
+
+
+def normal(keys: Array, shape: tuple[int, ...] = ()) -> Array:
+    """Standard normal noise. keys [B] -> float32 [B, *shape]."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def uniform(keys: Array, shape: tuple[int, ...] = ()) -> Array:
+    """Uniform noise in [0, 1). keys [B] -> float32 [B, *shape]."""
+    return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)

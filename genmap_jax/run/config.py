@@ -1,0 +1,126 @@
+"""Experiments as frozen dataclasses: overrides by dotted path, and a strict JSON round trip."""
+
+import dataclasses
+import difflib
+import json
+from typing import Any, Generic, TypeVar
+
+M = TypeVar("M")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """How text becomes tokens; other data have none."""
+
+    tokenizer: str = "bytes"
+    """The tokenizer: bytes, characters, or the path of a tokenizer.json of Hugging Face. Likelihoods of held-out text
+    are bits per byte whichever it is."""
+    packed: bool = False
+    """Attention is masked across the documents of a packed window. Otherwise a window is read as one text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Generic[M]):
+    """What is trained. Everything here changes the result (or what is kept of it); where it runs is `run.launch`."""
+
+    name: str
+    """The name of the experiment, in files and on pages."""
+    data: str
+    """The dataset: digits, glyphs, pydoc, toy/gaussians8, pair/SOURCE,TARGET, a name given to `genmap prepare`, or a
+    TFDS name such as cifar10."""
+    model: M
+    """The family's own configuration."""
+    steps: int
+    """The number of updates in all; a resumed run goes on to this number."""
+    batch_size: int
+    """The global number of examples in an update, over all devices and processes."""
+    seed: int = 0
+    """The seed of initialisation, data order and noise."""
+    augment: tuple[str, ...] = ()
+    """Augmentations of training images, by their names in `genmap_jax.data.augmentation`, applied in this order. They
+    are never applied in evaluation."""
+    log_every: int = 50
+    """Metrics are averaged over so many steps and logged."""
+    eval_every: int = 1000
+    """The validation likelihood is measured every so many steps, where the family has one."""
+    eval_examples: int = 2000
+    """At most so many examples of a split are evaluated, evenly spaced."""
+    sample_every: int = 1000
+    """Sample pictures are drawn every so many steps."""
+    save_every: int = 500
+    """A checkpoint is saved every so many steps."""
+    keep: int = 3
+    """So many of the newest checkpoints are kept."""
+    samples: int = 64
+    """The number of examples on a sample picture."""
+    text: Text = Text()
+    """How text becomes tokens; other data leave it alone."""
+
+
+# Fields that change what is kept of a run or how long it goes on, but not the course of its training.
+HARMLESS = ("steps", "log_every", "eval_every", "eval_examples", "sample_every", "save_every", "keep", "samples")
+
+
+def replace(config: Any, changes: dict[str, Any]) -> Any:
+    """A copy of a nested dataclass with fields changed by dotted path: `replace(cfg, {"model.width": 64})`.
+
+    Raises ValueError naming the nearest right field for an unknown one.
+    """
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        names = [f.name for f in dataclasses.fields(config)]
+        if head not in names:
+            near = difflib.get_close_matches(head, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
+            raise ValueError(f"{type(config).__name__} has no field {head!r}{hint}")
+        config = dataclasses.replace(config, **{head: replace(getattr(config, head), {rest: value}) if rest else value})
+    return config
+
+
+def value_at(config: Any, path: str) -> Any:
+    """The field of a nested dataclass at a dotted path."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Nested dataclasses -> plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_json(like: Any, data: dict[str, Any]) -> Any:
+    """JSON values -> a config of the same types as `like` (types come from code, never from the file).
+
+    Raises ValueError for unknown or missing fields.
+    """
+    wrong = sorted(set(data) ^ {f.name for f in dataclasses.fields(like)})
+    if wrong:
+        raise ValueError(
+            f"{type(like).__name__}: these fields are in the file or in the code, but not in both: {wrong}"
+        )
+    values = {}
+    for name, value in data.items():
+        current = getattr(like, name)
+        if dataclasses.is_dataclass(current):
+            value = from_json(current, value)
+        elif isinstance(value, list):  # every sequence of a config is a tuple: frozen means frozen
+            value = _tuples(value)
+        values[name] = value
+    return dataclasses.replace(like, **values)
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted path -> (value in a, value in b) of every field where two configs of one type differ."""
+    out: dict[str, tuple[Any, Any]] = {}
+    for field in dataclasses.fields(a):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if dataclasses.is_dataclass(x) and type(x) is type(y):
+            out |= differences(x, y, f"{prefix}{field.name}.")
+        elif x != y:
+            out[prefix + field.name] = (x, y)
+    return out
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,167 @@
+"""Run folders and the scripts that make them: what a script declares, what a folder holds, which runs there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import platform as host
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from genmap_jax.files import read_json, write_json
+from genmap_jax.run import config as configs
+from genmap_jax.run.config import HARMLESS, Experiment
+from genmap_jax.run.logs import read_metrics
+
+if TYPE_CHECKING:  # listing runs must not wait for JAX
+    import jax
+
+    from genmap_jax import data, parallel
+    from genmap_jax.algorithm import Algorithm, Family
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run with its state at one step."""
+
+    folder: Path
+    config: Experiment
+    family: Family
+    algorithm: Algorithm
+    place: parallel.Placement
+    sources: dict[str, data.Source]
+    """The three splits."""
+    step: int
+    state: Any
+    eval_key: jax.Array
+    """The key of everything that is drawn in evaluation."""
+    seconds: float
+    """Seconds of training alone, over all restarts."""
+
+
+class Script(NamedTuple):
+    """What an experiment script declares."""
+
+    path: Path
+    config: Experiment
+    family: Family
+    ablations: dict[str, dict[str, Any]]
+
+
+# ---- experiment scripts ----------------------------------------------------------------------------------------------
+
+
+def read_experiment(path: Path) -> Script:
+    """CONFIG, FAMILY and ABLATIONS of an experiment script, without running it.
+
+    Raises ValueError if the script does not have them, FileNotFoundError if it is not there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no experiment {path}; --experiments says where they are")
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file; --experiments takes one, or a folder of them")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.absolute()))  # as when the script is run: a family may lie beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    missing = [name for name in ("CONFIG", "FAMILY", "ABLATIONS") if name not in vars(module)]
+    if missing:
+        raise ValueError(f"{path} has no {', '.join(missing)}: an experiment script defines CONFIG, FAMILY, ABLATIONS")
+    return Script(path, module.CONFIG, module.FAMILY, module.ABLATIONS)
+
+
+def experiment_files(folder: Path) -> list[Path]:
+    """The files of a folder that declare a CONFIG and a FAMILY, sorted by name."""
+    declares = lambda text: "\nCONFIG = " in text and "\nFAMILY = " in text  # noqa: E731
+    return sorted(path for path in folder.glob("*.py") if declares(path.read_text()))
+
+
+# ---- one run ---------------------------------------------------------------------------------------------------------
+
+
+def parameter_count(algorithm: Algorithm, state: Any) -> int:
+    """The number of trainable parameters of a state, or of its shapes."""
+    import jax
+    import numpy as np
+
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(algorithm.params(state)))
+
+
+def claim(workdir: Path, cfg: Experiment, family: Family) -> None:
+    """Write config.json into a new folder; in an old one, refuse a config that would make it another run."""
+    path = workdir / "config.json"
+    if path.exists():
+        old = configs.from_json(cfg, read_json(path))
+        harmless = {*HARMLESS, *(f"model.{name}" for name in family.sampling)}
+        changed = {k: v for k, v in configs.differences(old, cfg).items() if k not in harmless}
+        if changed:
+            text = ", ".join(f"{name}: {was!r} there, {now!r} here" for name, (was, now) in changed.items())
+            raise ValueError(f"{workdir} holds a run with another config ({text}). Choose another --workdir.")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, configs.to_json(cfg))
+    write_json(workdir / "environment.json", environment(family))
+
+
+def environment(family: Family) -> dict[str, Any]:
+    """What a run was made by: family, script, command, commit, versions and devices."""
+    import jax
+
+    return {
+        "experiment": Path(sys.argv[0]).stem,
+        "family": family.name,
+        "command": sys.argv,
+        "commit": _commit(),
+        "python": host.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": [str(d.device_kind) for d in jax.devices()],
+        "processes": jax.process_count(),
+    }
+
+
+def command_text(argv: list[str]) -> str:
+    """The command line of an experiment as its reader would type it in a checkout."""
+    return shlex.join(["python", f"experiments/{Path(argv[0]).name}", *argv[1:]])
+
+
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+# ---- many runs -------------------------------------------------------------------------------------------------------
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Run folders at or below `folder`, three levels deep, sorted."""
+    depths = ("", "*/", "*/*/", "*/*/*/")
+    return sorted(path.parent for depth in depths for path in folder.glob(f"{depth}environment.json"))
+
+
+def progress(folder: Path) -> dict[str, Any]:
+    """How far a run is, from its files alone: name, data, seed, steps done and wanted, finished, evaluated.
+
+    Raises ValueError or FileNotFoundError that names the file that is damaged or missing.
+    """
+    cfg = read_json(folder / "config.json")
+    rows = read_metrics(folder / "metrics.jsonl")
+    result = read_json(folder / "result.json") if (folder / "result.json").exists() else None
+    return {
+        "run": str(folder),
+        "experiment": read_json(folder / "environment.json").get("experiment", cfg["name"]),
+        "data": cfg["data"],
+        "seed": cfg["seed"],
+        "step": rows[-1]["step"] if rows else 0,
+        "steps": cfg["steps"],
+        "finished": result is not None and result["steps"] >= cfg["steps"],
+        "evaluated": (folder / "evaluation" / "card.json").exists(),
+    }
