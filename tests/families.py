@@ -1,11 +1,13 @@
 """Every family at a size that compiles in seconds: what the contract, device and resume tests run over."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from genmap_jax.algorithm import Algorithm, Cond, Family, conditions, like_batch
 from genmap_jax.approximate import diffusion, ebm, latent_diffusion, vae
@@ -170,3 +172,11 @@ FAMILIES = {
     ),
     "gan_vectors": Case(gan.FAMILY, gan.Config(space=vectors(3), **GAN), None),
 }
+
+# One configuration for each kind of state, step and density; the others are slow tests.
+QUICK = ("gpt", "vae", "ebm_vectors", "diffusion", "score_vectors", "gan_vectors", "cgan")
+
+
+def named(names: Iterable[str] = tuple(FAMILIES)) -> list:
+    """Names of families as parameters of a test, those that are not quick marked as slow."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]

@@ -105,6 +105,7 @@ def test_the_first_average_of_a_run_is_its_first_update():
         jax.tree.map(np.testing.assert_array_equal, average, after.params)
 
 
+@pytest.mark.slow
 def test_post_hoc_ema_of_a_run(tmp_path):
     """experiments/post_hoc_ema.py: of the checkpoints of a run, the held width is the state's own average, 1e-5."""
     script = runs.read_experiment(FOLDER / "ddpm_digits.py")

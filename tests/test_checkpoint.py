@@ -42,7 +42,9 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("family", ["gpt", "vae", "ebm", "diffusion", "score", "gan", "cgan"])
+@pytest.mark.parametrize(
+    "family", families.named(["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan"])
+)
 def test_ten_steps_are_five_and_a_restart_and_five(family, tmp_path):
     """Bit-exact, every leaf of the state, through the disk."""
     case = families.FAMILIES[family]

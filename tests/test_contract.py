@@ -22,7 +22,7 @@ def sampler(algorithm, name: str = "sample"):
     return jax.jit(getattr(algorithm, name), static_argnums=(2, 4) if name == "trajectory" else 2)
 
 
-@pytest.fixture(scope="module", params=families.FAMILIES)
+@pytest.fixture(scope="module", params=families.named())
 def trained(request):
     """A family after three steps: (case, algorithm, state, metrics of each step)."""
     case = families.FAMILIES[request.param]
@@ -40,7 +40,7 @@ def trained(request):
 # ---- what it says of itself ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize("family", families.named())
 def test_a_family_is_named_and_lies_where_it_says(family):
     """Name, objective and citation are given; the continent is the folder that holds the code."""
     declared = families.FAMILIES[family].family
@@ -49,7 +49,7 @@ def test_a_family_is_named_and_lies_where_it_says(family):
     assert CONTINENTS & set(folders) == {declared.continent}
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize("family", families.named())
 def test_training_does_not_read_the_fields_of_sampling(family):
     """With another value in every field of `sampling`, `init` and `step` are the same programs, constants included."""
     case = families.FAMILIES[family]
@@ -99,7 +99,7 @@ def test_steps_change_the_parameters(trained):
     assert all(jax.tree.leaves(v) and any(jax.tree.leaves(v)) for k, v in moved.items() if k.startswith("params"))
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize("family", families.named())
 def test_seeds_vmap(family):
     """Init, step, likelihood and samples of several seeds trace as one program, as ablations run them."""
     case = families.FAMILIES[family]
@@ -131,7 +131,7 @@ def test_samples_look_like_a_batch(trained):
     assert len(np.unique(np.asarray(samples), axis=0)) == 5, "examples must have noise of their own"
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize("family", families.named())
 def test_samples_take_the_conditions_that_the_family_reads_and_no_others(family):
     """One ValueError for a condition that is missing, one too many, of the wrong length or of no class."""
     case = families.FAMILIES[family]

@@ -120,6 +120,7 @@ def test_glyph_splits_hold_out_combinations_but_no_font_and_no_character():
         assert {c for _, c in pairs[split]} == set(range(62))
 
 
+@pytest.mark.slow
 def test_glyphs_on_disk_are_the_rule_drawn_again(root):
     """Order, labels and pixels of every split, on each seventh pair; no ink is cut off at the border."""
     for split, size in zip(SPLITS, (14_880, 2_976, 2_976), strict=True):
@@ -684,6 +685,7 @@ def test_imports_are_light_and_tensorflow_is_never_one(tmp_path):
     assert used.stdout.strip() == "True False"
 
 
+@pytest.mark.slow
 def test_several_processes_may_prepare_at_once(tmp_path):
     code = (
         "import hashlib, numpy as np\n"

@@ -427,6 +427,7 @@ def exact_terms(schedule, t):
     return (v / (v + sigma2[:, None])).sum(-1)
 
 
+@pytest.mark.slow
 def test_bound_of_a_gaussian_tends_to_its_entropy_as_one_over_T(x64):
     """The gap to the entropy times T is constant: slope -1.00 +- 0.03; and in continuous time the gap is at most 2e-3.
 
@@ -506,6 +507,7 @@ def test_bound_does_not_depend_on_the_course_of_the_schedule(x64):
     assert max(errors) > 2 * min(errors)
 
 
+@pytest.mark.slow
 def test_bound_is_below_the_exact_log_density():
     """Eight Gaussians, their exact denoiser, T = inf: minus the entropy, to 4 s.e. and the 2e-2 of sigma_0 = 0.02."""
     n, schedule = 4000, fixed("linear", 8.0, -4.0)

@@ -153,6 +153,7 @@ def test_untrained_model_of_images_is_a_distribution_of_integers():
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset, tol", [("VDM", 0.1), ("FLOW_MATCHING", 0.05), ("EDM2", 0.05)])
 def test_training_finds_a_gaussian(preset, tol):
     """Three correlated dimensions, 500 updates: ODE likelihood within `tol` nats of the exact density, samples fit.
@@ -196,6 +197,7 @@ def test_sampler_of_the_algorithm_is_the_free_function():
     assert algorithm.evaluations == 2 * (2 * 4 - 1)
 
 
+@pytest.mark.slow
 def test_quality_is_measured_at_the_evaluations_asked(monkeypatch, tmp_path):
     """experiments/sampler_steps.py: three draws of every sampler at every number, and a picture."""
     spec = importlib.util.spec_from_file_location("sampler_steps", FOLDER / "sampler_steps.py")

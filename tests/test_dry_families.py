@@ -83,7 +83,7 @@ def test_it_resumes_bit_for_bit(trained, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("placement", ["pmap", "mesh"])
+@pytest.mark.parametrize("placement", ["pmap", pytest.param("mesh", marks=pytest.mark.slow)])
 def test_eight_devices_are_one(trained, tmp_path, placement):
     name, folder = trained
     script = read_experiment(EXPERIMENTS / f"{name}.py")

@@ -142,6 +142,7 @@ def test_untrained_model_is_the_reference_in_nats_of_the_integers():
     assert abs(5 * np.exp(value.nats).mean() - 1) < 0.02  # its standard error is 0.004
 
 
+@pytest.mark.slow
 def test_density_of_eight_gaussians():
     """Trained by our step, two seeds: KL(data || model) <= 0.1 by quadrature; all modes sampled; AIS = quadrature."""
     size, steps = 256, 2100
@@ -223,6 +224,7 @@ def grid(low: float, high: float, n: int):
     return jnp.asarray(points, jnp.float32), (side[1] - side[0]) ** 2
 
 
+@pytest.mark.slow
 def test_bounds_of_a_fifty_dimensional_gaussian():
     """E15 and E16: K=1000 is within 0.1 nat with ESS > 100; mean log-weights bound from both sides, and close in."""
     sd = 0.5 + jnp.arange(50) / 50  # the target N(0, diag(sd^2)), from N(0, I)
@@ -240,6 +242,7 @@ def test_bounds_of_a_fifty_dimensional_gaussian():
     assert abs(z.log_z - truth) < 0.1 and z.ess > 100
 
 
+@pytest.mark.slow
 def test_bounds_hold_the_marginal_likelihood_of_a_linear_decoder():
     """E21: log p(x) of probabilistic PCA, one x: within 0.05 nat of the closed form, and between the two bounds."""
     rng = np.random.default_rng(0)

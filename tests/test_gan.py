@@ -373,6 +373,7 @@ def trained(changes, seeds=3):
     return np.asarray(jax.jit(jax.vmap(lambda s, k: algorithm.sample(s, k, 10_000)))(state, keys[:, 2]))
 
 
+@pytest.mark.slow
 def test_penalties_find_all_25_modes_and_the_average_is_no_worse():
     """experiments/gan_toy.py, three seeds, a constant learning rate: 25/25 modes, reverse KL over modes <= 0.10 nats.
 

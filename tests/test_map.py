@@ -38,6 +38,14 @@ def finished(name: str, folder: Path, **changes) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_classifier():
+    """A classifier of samples that is hardly trained: what it finds is measured elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(genmap_jax.commands.evaluate, "TSTR_STEPS", 20)
+        yield
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -169,6 +177,7 @@ def test_a_model_that_memorises_is_flagged_and_real_data_are_not():
     assert not quality.memorised(**sets, generated=features(blurred))[1], "bad samples are not copies"
 
 
+@pytest.mark.slow
 def test_every_quality_number_prefers_the_longer_trained_run(workdir):
     """The same GAN after 200 and after 2,000 updates. Path length is left out: it measures the latent space."""
     half, well = (finished("gan_digits", workdir / f"gan_{steps}", steps=steps) for steps in (200, 2000))
@@ -293,7 +302,6 @@ def test_a_budget_shortens_the_run_and_its_schedule_and_a_resumed_run_keeps_it(t
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert 1 <= stored["steps"] < 10**5 and result["steps"] == stored["steps"]
     assert stored["model"]["optim"]["decay"] == math.ceil(cfg.model.optim.decay * stored["steps"] / 10**6)
-    assert result["train_seconds"] < 10 * 0.6, "a budget of 0.6 s"
     assert experiment.run(cfg, script.family, {}, dataclasses.replace(launch, budget=10.0)) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == stored
 
@@ -307,34 +315,23 @@ def test_a_budget_that_suffices_changes_nothing():
 
 
 def test_the_map_resumes_and_measures_only_what_is_new(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "genmap_jax.commands.cli",
-        "map",
-        "--only",
-        "vae,gan",
-        "--workdir",
-        tmp_path,
-        "--seeds",
-        "2",
-    ]
-    command += ["--samples", "40", "--", "--steps", "3"]
+    command = [sys.executable, "-m", "genmap_jax.commands.cli", "map", "--only", "vae", "--workdir", tmp_path]
+    command += ["--seeds", "2", "--samples", "40", "--", "--steps", "3", "--eval-examples", "40"]
     run = lambda: subprocess.run(command, capture_output=True, text=True, cwd=ROOT)  # noqa: E731
     first = run()
     assert first.returncode == 0, first.stdout + first.stderr
     assert f"The map: {tmp_path / 'map.html'}" in first.stdout
-    names = [f"{family}_digits-seed{seed}" for family in ("gan", "vae") for seed in (0, 1)]
-    cards = [tmp_path / name / "evaluation" / "card.json" for name in names]
-    assert [json.loads(path.read_text())["seed"] for path in cards] == [0, 1, 0, 1]
+    assert "[2/2] vae_digits-seed1, about" in first.stdout
+    cards = [tmp_path / f"vae_digits-seed{seed}" / "evaluation" / "card.json" for seed in (0, 1)]
+    assert [json.loads(path.read_text())["seed"] for path in cards] == [0, 1]
     for name in ("map.svg", "map.png", "numbers.csv", "numbers.parquet"):
         assert (tmp_path / name).exists(), name
     times = [path.stat().st_mtime_ns for path in cards]
     cards[1].unlink()  # as if stopped there
     again = run()
-    assert again.returncode == 0 and again.stdout.count("already trained") == 4
+    assert again.returncode == 0 and again.stdout.count("already trained") == 1
     changed = [path.stat().st_mtime_ns != time for path, time in zip(cards, times, strict=True)]
-    assert changed == [False, True, False, False]
+    assert changed == [False, True]
 
 
 def test_the_map_stops_with_the_exit_code_of_what_failed(tmp_path, monkeypatch, capsys):

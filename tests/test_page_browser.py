@@ -11,7 +11,10 @@ from genmap_jax.report.page import write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser; in the extra dev")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"),
+]
 
 # The browser itself is kept from calling home, so every request that is seen is the page's.
 FLAGS = (

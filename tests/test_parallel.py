@@ -33,10 +33,22 @@ def train(case: families.Case, kind: str, devices: int, fsdp: bool):
     return jax.device_get(state), rows
 
 
-FAMILIES = ["gpt", "gpt_labels", "vae", "ebm", "diffusion", "latent_diffusion", "score", "gan", "cgan"]
+FAMILIES = [
+    "gpt",
+    "gpt_labels",
+    "vae",
+    "ebm",
+    "ebm_vectors",
+    "diffusion",
+    "latent_diffusion",
+    "score",
+    "gan",
+    "gan_vectors",
+]
+FAMILIES += ["cgan"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families.named(FAMILIES))
 def test_one_device_equals_eight(family, monkeypatch):
     """1e-5 on metrics and on every leaf of the state, under pmap, mesh and mesh with sharded parameters."""
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 16)  # so that tiny parameters are sharded at all
@@ -60,7 +72,7 @@ def test_fsdp_shards_and_pmap_replicates(monkeypatch):
         assert any(x.sharding.spec != P() for x in jax.tree.leaves(state.params)) == sharded
 
 
-@pytest.mark.parametrize("family", ["gpt", "vae", "ebm", "gan"])
+@pytest.mark.parametrize("family", families.named(["gpt", "vae", "ebm", "gan"]))
 def test_data_parallel_step_gathers_nothing(family):
     """A gather in a data-parallel step is a layout mistake that costs bandwidth silently."""
     case = families.FAMILIES[family]
@@ -147,7 +159,7 @@ def run_processes(processes: int, devices: int, kind: str) -> dict:
     return json.loads(outputs[0][0].split("RESULT")[1])
 
 
-@pytest.mark.parametrize("kind", ["pmap", "mesh"])
+@pytest.mark.parametrize("kind", ["pmap", pytest.param("mesh", marks=pytest.mark.slow)])
 def test_two_processes_of_four_equal_one_of_eight(kind):
     """Over gloo on this machine; 1e-5 on metrics and on the squared norm of the whole state."""
     one, two = run_processes(1, 8, kind), run_processes(2, 4, kind)

@@ -275,6 +275,7 @@ def test_ode_sampling_of_a_gaussian_is_affine(sde, x64):
     np.testing.assert_allclose(out, truth, atol=1e-5)
 
 
+@pytest.mark.slow
 @SDES
 def test_predictor_corrector_samples_a_mixture(sde):
     """4,000 draws: mode weights within 3.5 SE, standard deviation in the modes within 5 %."""
@@ -390,6 +391,7 @@ def test_time_sampling_estimates_the_weighted_loss(sde, weighting, x64):
     np.testing.assert_allclose((weight * jnp.interp(t, grid, curve(grid))).mean(), truth, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_training_finds_a_correlated_gaussian():
     """The whole path on 2-D data: 400 updates bring the ODE likelihood within 0.05 nats; samples fit."""
     mean, factor = np.array([0.5, -0.5]), np.array([[0.8, 0.0], [0.6, 0.4]])

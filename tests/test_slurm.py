@@ -21,6 +21,7 @@ HOSTS_LINE = f"127.0.0.1 {' '.join(NODES)} # tests/test_slurm.py\n"
 
 missing = [name for name in PROGRAMS if shutil.which(name) is None]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(bool(missing), reason=f"SLURM is not installed (no {', '.join(missing)})"),
     pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can start SLURM's daemons"),
 ]

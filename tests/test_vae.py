@@ -204,6 +204,7 @@ def test_examples_do_not_see_each_other(network):
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_reaches_probabilistic_pca():
     """A linear VAE has the maximum of pPCA (Tipping & Bishop 1999), and no gap left there (Lucas et al. 2019)."""
     n, dims, latent, steps, batch = 20_000, 8, 3, 8000, 500

@@ -193,8 +193,8 @@ def _list(args: argparse.Namespace) -> int:
             rows.append(runs.progress(folder))
         except (ValueError, OSError) as error:  # one damaged run must not hide the others
             damaged.append(str(error))
-    for error in damaged:
-        print(f"damaged: {error}", file=sys.stderr)
+    for reason in damaged:
+        print(f"damaged: {reason}", file=sys.stderr)
     if not rows:
         print(f"no run below {args.folder.absolute()}")
         return 0

@@ -26,6 +26,7 @@ import numpy as np
 from genmap_jax import data
 from genmap_jax.commands.measure import (
     POOL,
+    Measured,
     Observer,
     check_samples,
     held_out,
@@ -35,6 +36,7 @@ from genmap_jax.commands.measure import (
 from genmap_jax.evaluate import memorisation, quality
 from genmap_jax.evaluate.features import Extractor, coordinates, own
 from genmap_jax.evaluate.features import extractor as make_extractor
+from genmap_jax.evaluate.features.record import kept
 from genmap_jax.evaluate.path_length import perceptual_path_length
 from genmap_jax.evaluate.quality import Number
 from genmap_jax.evaluate.resampling import bootstrap
@@ -101,7 +103,7 @@ def write_card(
         if measured.nats is not None:
             np.save(scratch / "nats.npy", measured.nats)
         if measured.generated is not None:
-            numbers, verdict = with_features(run, measured.generated, measured.cond, extractor, seed)
+            numbers, verdict = with_features(run, measured, measured.generated, extractor, seed, data_dir)
             card |= verdict
             if name == "image" and extractor is not None:
                 numbers |= path_length(run, extractor, len(measured.generated), seed)
@@ -147,10 +149,15 @@ def in_words(out: Path) -> str:
 
 
 def with_features(
-    run: Run, generated: np.ndarray, cond: data.Examples | None, extractor: Extractor | None, seed: int
+    run: Run,
+    measured: Measured,
+    generated: np.ndarray,
+    extractor: Extractor | None,
+    seed: int,
+    data_dir: Path | None = None,
 ) -> tuple[dict[str, Number], dict[str, Any]]:
     """All numbers that compare samples with data through features; and whether the model copies, with the reason."""
-    test, real = run.sources["test"], held_out(run)
+    test, real, cond = run.sources["test"], held_out(run), measured.cond
     train_set = _examples(run.sources["train"], test.field, POOL)
     if extractor is None:
         unit = "tokens" if test.tokenizer is None else test.tokenizer.unit
@@ -168,7 +175,7 @@ def with_features(
         numbers |= quality.class_score(**probabilities, name=extractor.name, seed=seed)
         if extractor.accuracy is not None:  # a classifier of these data, not of ImageNet
             numbers |= quality.class_balance(**probabilities, name=extractor.name, seed=seed)
-            numbers |= trained_on_samples(run, extractor, held, generated, seed)
+            numbers |= trained_on_samples(run, extractor, held, generated, seed, data_dir)
             if cond is not None and "label" in cond:
                 labels = real["label"], np.asarray(cond["label"])
                 numbers |= as_asked(probabilities["held_out"], probabilities["generated"], *labels, seed)
@@ -212,23 +219,37 @@ def repeated(
 
 
 def trained_on_samples(
-    run: Run, extractor: Extractor, held_out: np.ndarray, generated: np.ndarray, seed: int
+    run: Run,
+    extractor: Extractor,
+    held_out: np.ndarray,
+    generated: np.ndarray,
+    seed: int,
+    data_dir: Path | None = None,
 ) -> dict[str, Number]:
     """Accuracy on real images of a classifier that saw samples only, labelled by the extractor's own classifier.
 
     The null floor does the same with real images of the same number.
     """
     test = run.sources["test"]
-    if test.classes is None or extractor.probabilities is None:
+    classes = test.classes
+    if classes is None or extractor.probabilities is None:
         return {}
     real, labels = _examples(test, "image", POOL), _examples(test, "label", POOL)
     n = min(len(held_out) // 2, len(generated))
-    right = {}
-    for key, images in (("value", generated[:n]), ("null", held_out[:n])):
-        given = extractor.probabilities(images).argmax(1)
-        params, apply = own.train_classifier(images, given, test.classes, test.space.grey_levels, seed, TSTR_STEPS)
-        right[key] = own.accuracy(params, apply, real, labels)
-    return {f"TSTR-{extractor.name}": Number(**right, n=(len(real), n), better="higher", seed=seed)}
+
+    def accuracy(images: np.ndarray, given: np.ndarray) -> float:
+        params, apply = own.train_classifier(images, given, classes, test.space.grey_levels, seed, TSTR_STEPS)
+        return own.accuracy(params, apply, real, labels)
+
+    def null() -> tuple[dict[str, np.ndarray], str]:
+        return {"accuracy": np.array(accuracy(held_out[:n], guesses[:n]))}, "accuracy of the null floor"
+
+    guesses = extractor.probabilities(held_out[:n]).argmax(1)
+    inputs = {"images": held_out[:n], "labels": guesses, "real": real, "settings": np.array([seed, TSTR_STEPS])}
+    floor, _ = kept(f"tstr-{extractor.name}", run.config.data, data_dir, inputs, null)  # the same for every run
+    value = accuracy(generated[:n], extractor.probabilities(generated[:n]).argmax(1))
+    number = Number(value, null=float(floor["accuracy"]), n=(len(real), n), better="higher", seed=seed)
+    return {f"TSTR-{extractor.name}": number}
 
 
 def path_length(run: Run, extractor: Extractor, count: int, seed: int) -> dict[str, Number]:
