@@ -63,7 +63,7 @@ def test_every_experiment_says_how_to_run_it_and_what_to_expect():
         text = (FOLDER / f"{name}.py").read_text()
         document = text.split('"""')[1]
         assert f"python experiments/{name}.py" in document, name
-        assert "\nExpect " in document or "Not trained by us" in document, name
+        assert "Expect" in document or "Not trained by us" in document, name
         assert "Differs from the paper" in document, name
 
 
