@@ -159,7 +159,7 @@ def test_the_suite_fails_when_no_test_ran(checkout):
     executable(checkout.root / ".venv/bin/python", PYTHON.replace("case", '[ "$2" = pytest ] && exit 5\ncase', 1))
     checkout.run("test.sh", code=5)
     ci = (ROOT / ".ci/run").read_text()
-    assert "set -euo pipefail" in ci and ci.endswith("\nbash launch/test.sh -rs\n")
+    assert "set -euo pipefail" in ci and ci.endswith("\nbash launch/test.sh --all -rs\n")
 
 
 def test_tpu_pod_command_line(tmp_path):
