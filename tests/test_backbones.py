@@ -93,6 +93,7 @@ def test_dit_equals_diffusers():
     close(net, params, x, emb, in_torch(torch, forward))
 
 
+@pytest.mark.slow
 def test_adm_equals_diffusers():
     """Output and input gradient within 1e-4 of UNet2DModel in ADM's configuration with our parameters."""
     torch = pytest.importorskip("torch", reason="the reference runs on it; in the extra parity")

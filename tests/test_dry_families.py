@@ -122,6 +122,7 @@ def test_a_run_is_found_again_after_its_script_was_renamed(trained, tmp_path):
     assert open_run(folder, tmp_path / "scripts").step == 12
 
 
+@pytest.mark.slow
 def test_it_is_ablated_and_drawn(trained, tmp_path):
     name, folder = trained
     assert train(name, tmp_path / "table", Also(ablation="all", seeds=2), steps=4) == 0

@@ -75,6 +75,7 @@ def test_dry_run_prints_config_and_parameters():
     assert '"latent": 5' in done.stdout and "parameters" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_benchmarks_measure():
     """Regression: they once imported a file that was no longer there."""
     done = subprocess.run(

@@ -48,6 +48,7 @@ def run(fork: Path, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_fork_trains_resumes_is_measured_and_drawn(fork):
     quick = ["--log-every", 4, "--save-every", 4, "--eval-examples", 40, "--no-tensorboard", "--batch-size", 16]
     run(fork, "my_digits.py", "--steps", 8, "--workdir", "runs/whole", *quick)

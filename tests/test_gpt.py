@@ -183,6 +183,7 @@ def test_initial_loss_is_log_vocab(init):
     np.testing.assert_allclose(terms["bits_per_dim"], 8.0, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_learns_a_markov_source_to_its_entropy_and_not_below():
     """Order-2 chain over 8 symbols: (log p_source - log p_model) / L, a KL, in [-4 stderr, 0.01] nats per token."""
     cfg = gpt.Config(
@@ -210,6 +211,7 @@ def test_learns_a_markov_source_to_its_entropy_and_not_below():
     assert -4 * gap.std() / 64 <= gap.mean() <= 0.01
 
 
+@pytest.mark.slow
 def test_learns_to_copy():
     """The second half of a string repeats its first half, which is random: the copy is right in over 99 %."""
     cfg = gpt.Config(

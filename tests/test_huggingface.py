@@ -35,6 +35,7 @@ def model(name: str) -> tuple[gpt.Config, dict]:
     return cfg, perturbed(cfg, 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_gradients_and_greedy_text_of_an_exported_folder(name, tmp_path):
     """transformers' logits <= 2e-5 from ours, its gradients <= 1e-4 relative, the same greedy text."""

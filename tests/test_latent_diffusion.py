@@ -29,6 +29,7 @@ def test_a_fresh_prior_gives_the_elbo():
     assert ours.kind == "lower_bound" and ours.stderr.shape == (n,)
 
 
+@pytest.mark.slow
 def test_both_parts_learn():
     """Two distant clusters under a stiff VAE leave latents that are not normal: the bound gains over the ELBO."""
     cfg = latent_diffusion.Config(

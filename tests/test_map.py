@@ -121,6 +121,7 @@ def test_a_gan_has_no_likelihood(gan):
     assert it["evaluations"] == 1 and it["metrics"]["FD-own64"]["n"] == [60, 60]
 
 
+@pytest.mark.slow
 def test_toy_data_are_measured_against_their_law(workdir, monkeypatch):
     monkeypatch.setattr(genmap_jax.commands.evaluate, "TOY_POINTS", 20_000)
     folder = finished("vae_toy", workdir / "vae_toy", steps=300)

@@ -45,10 +45,9 @@ FAMILIES = [
     "gan",
     "gan_vectors",
 ]
-FAMILIES += ["cgan"]
 
 
-@pytest.mark.parametrize("family", families.named(FAMILIES))
+@pytest.mark.parametrize("family", [*families.named(FAMILIES), pytest.param("cgan", marks=pytest.mark.slow)])
 def test_one_device_equals_eight(family, monkeypatch):
     """1e-5 on metrics and on every leaf of the state, under pmap, mesh and mesh with sharded parameters."""
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 16)  # so that tiny parameters are sharded at all
@@ -159,7 +158,8 @@ def run_processes(processes: int, devices: int, kind: str) -> dict:
     return json.loads(outputs[0][0].split("RESULT")[1])
 
 
-@pytest.mark.parametrize("kind", ["pmap", pytest.param("mesh", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "mesh"])
 def test_two_processes_of_four_equal_one_of_eight(kind):
     """Over gloo on this machine; 1e-5 on metrics and on the squared norm of the whole state."""
     one, two = run_processes(1, 8, kind), run_processes(2, 4, kind)

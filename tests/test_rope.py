@@ -86,6 +86,7 @@ def test_dual_chunk_attention_is_attention_within_one_chunk():
     assert abs(gpt.logits(dataclasses.replace(cfg, chunk=4, trained=6), params, tokens) - plain).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_ways_to_read_a_long_text():
     """experiments/long_context.py: every token is scored once, and overlapping windows give each its half before it."""
     spec = importlib.util.spec_from_file_location("long_context", FOLDER / "long_context.py")
