@@ -73,21 +73,24 @@ def make_map(
     executor: str = "local",
     flags: Sequence[str] = (),
 ) -> int:
-    """Run what is not finished and write the page after every run. Returns 0, or the exit code of a run that stopped.
+    """Run what is not finished, the shortest training first, and write the page after every run.
+
+    Returns 0, or the exit code of a run that stopped.
 
     budget: minutes of the whole map; each run trains for an equal share of what `OVERHEAD` leaves of it.
     samples, features: what to measure, and with what. flags: further flags of the experiments.
     executor: "local" runs one after another; "slurm" submits them and returns; "ray" runs them on a cluster.
     """
     check_samples(samples)
-    jobs = [(script, seed) for script in scripts for seed in range(seeds)]
+    shortest_first = sorted(scripts, key=lambda script: script.config.steps * script.config.batch_size)
+    jobs = [(script, seed) for seed in range(seeds) for script in shortest_first]
     folders = [workdir / (s.path.stem if seeds == 1 else f"{s.path.stem}-seed{seed}") for s, seed in jobs]
     minutes = max(LEAST, budget / len(jobs) - OVERHEAD)
     law = ["--data", TOY if data == "toy" else data] if data.startswith("toy") else []
-    measured = ["--features", features, "--measured-samples", str(samples)]
+    measuring = ["--features", features, "--measured-samples", str(samples)]
     commands = [
         [str(script.path), "--workdir", str(folder), "--budget", f"{minutes:.3g}", "--seed", str(seed)]
-        + [*law, *measured, *flags]
+        + [*law, *measuring, *flags]
         for (script, seed), folder in zip(jobs, folders, strict=True)
     ]
     page = workdir / "map.html"
@@ -102,9 +105,10 @@ def make_map(
         return code
     print(f"{len(jobs)} runs, {minutes:.2g} min of training each. The page, from the first run on: {page}", flush=True)
     began, ran = time.monotonic(), 0
+    measured = [folder for folder in folders if card_is_current(folder, samples, features)]
+    write_page(measured, page, waiting=[folder.name for folder in folders if folder not in measured])
     for i, (command, folder) in enumerate(zip(commands, folders, strict=True)):
-        finished = (folder / "result.json").exists() and card_is_current(folder, samples, features)
-        if finished:
+        if card_is_current(folder, samples, features):
             continue
         left = remaining_seconds(len(jobs) - i, ran, time.monotonic() - began, 60.0 * budget / len(jobs))
         print(f"[{i + 1}/{len(jobs)}] {folder.name}, about {left / 60:.0f} min remain", flush=True)

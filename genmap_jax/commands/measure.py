@@ -209,7 +209,7 @@ def check_samples(samples: int) -> None:
 def card_is_current(folder: Path, samples: int, features: str) -> bool:
     """Whether the card of a finished run is of its last step and was asked the same."""
     path = folder / "evaluation" / "card.json"
-    if not path.exists():
+    if not (path.exists() and (folder / "result.json").exists()):
         return False
     card = read_json(path)
     asked = card["asked"]
