@@ -101,7 +101,7 @@ def together(cfg: Experiment, family: Family, launch: Launch, seeds: int) -> boo
     """Whether the seeds of a variant are trained as one program instead of one after another.
 
     On one device they are, but for convolutions on a CPU: under `vmap` their gradients become grouped convolutions,
-    which XLA runs on a CPU several times slower than the seeds one after another (docs/ablations.md has the times).
+    which XLA runs on a CPU slower than the seeds one after another; experiments/benchmarks.py --seeds N measures it.
     On several devices every run is spread over all of them.
     """
     devices = len(jax.devices()) if launch.devices is None else launch.devices
