@@ -40,10 +40,10 @@ from genmap_jax import data, parallel
 from genmap_jax.algorithm import conditions
 from genmap_jax.commands import map as mapping
 from genmap_jax.commands.ablation import together
+from genmap_jax.files import read_metrics
 from genmap_jax.run import config as configs
 from genmap_jax.run import loop, runs
 from genmap_jax.run.launch import Launch
-from genmap_jax.run.logs import read_metrics
 
 FOLDER = Path(__file__).parent
 NAMES = [script.path.stem for script in mapping.members(FOLDER, "digits")]

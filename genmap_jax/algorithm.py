@@ -225,8 +225,7 @@ def minimise(
         keys = example_keys(key, size, axis_name)
 
         def mean_loss(params, keys, batch):
-            means = {name: term.mean() for name, term in loss(params, keys, batch).items()}
-            return means.pop("loss"), means
+            return mean_terms(loss(params, keys, batch))
 
         params, opt_state, value, metrics = player(
             mean_loss, state.params, state.opt_state, tx, axis_name, (keys, batch), accumulate
@@ -236,6 +235,12 @@ def minimise(
         return state, {"loss": value, **metrics}
 
     return step
+
+
+def mean_terms(terms: dict[str, Array]) -> tuple[Array, Metrics]:
+    """Per-example terms -> (mean of "loss", means of the others): what `player` wants of a loss."""
+    means = {name: term.mean() for name, term in terms.items()}
+    return means.pop("loss"), means
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, ema_halflife: float | None = None) -> State:

@@ -1,4 +1,4 @@
-"""JSON files of runs: written whole or not at all, read with an error that names the file."""
+"""JSON files of runs: written whole or not at all, read with an error that names the file; rows of metrics."""
 
 import json
 from pathlib import Path
@@ -23,3 +23,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds a {type(value).__name__} where an object belongs")
     return value
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl; a last line cut short by a kill is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

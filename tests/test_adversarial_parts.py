@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genmap_jax.algorithm import mean_terms
 from genmap_jax.keys import example_keys, split
 from genmap_jax.nn.batch_norm import BatchNorm, statistics
 from genmap_jax.objectives import lazy, pool
-from genmap_jax.objectives.discriminator import Penalties, d_terms, gradient_penalties, mean_terms
+from genmap_jax.objectives.discriminator import Penalties, d_terms, gradient_penalties
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.parallel import AXIS
 from genmap_jax.spaces import vectors

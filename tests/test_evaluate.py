@@ -12,7 +12,7 @@ from scipy.stats import norm
 from genmap_jax.algorithm import LogProb
 from genmap_jax.evaluate import distance
 from genmap_jax.evaluate.distance import energy_distance, null_floor
-from genmap_jax.evaluate.likelihood import bits_per_dim, evaluate_log_prob, log_probs
+from genmap_jax.evaluate.likelihood import bits_per_dim, log_probs, summary
 
 # ---- likelihood ------------------------------------------------------------------------------------------------------
 
@@ -21,6 +21,12 @@ def test_a_uniform_byte_costs_eight_bits():
     dims = 32 * 32 * 3
     assert bits_per_dim(-dims * math.log(256.0), dims) == pytest.approx(8.0, abs=1e-12)
     assert bits_per_dim(np.array([-math.log(2.0), 0.0]), 1) == pytest.approx([1.0, 0.0])
+
+
+def averaged(log_prob, state, batches, dims):
+    """The mean over all batches, as a result has it."""
+    nats, kind, _ = log_probs(log_prob, state, batches, jax.random.key(0))
+    return summary(nats, kind, dims)
 
 
 def gaussian_log_prob(state, batch, key):
@@ -32,7 +38,7 @@ def test_mean_and_error_do_not_depend_on_the_batching():
     results = []
     for size in (1000, 125, 300):  # the last leaves a smaller batch
         batches = [{"x": jnp.asarray(x[i : i + size])} for i in range(0, len(x), size)]
-        results.append(evaluate_log_prob(gaussian_log_prob, jnp.zeros(3), batches, jax.random.key(0), 3))
+        results.append(averaged(gaussian_log_prob, jnp.zeros(3), batches, 3))
     truth = norm.logpdf(x.astype(np.float64)).sum(-1)
     for result in results:
         assert result.n == 1000 and result.kind == "exact"
@@ -47,7 +53,7 @@ def test_mean_and_error_do_not_depend_on_the_batching():
 def test_every_batch_has_its_own_noise():
     noise = lambda state, batch, key: LogProb(jax.random.normal(key, batch["x"].shape[:1]), "estimate")  # noqa: E731
     batches = [{"x": jnp.zeros((2, 1))}] * 200
-    result = evaluate_log_prob(noise, None, batches, jax.random.key(0), 1)
+    result = averaged(noise, None, batches, 1)
     assert abs(result.nats) < 4 / math.sqrt(400)
     assert result.stderr == pytest.approx(1 / math.sqrt(400), rel=0.2)
 
@@ -66,9 +72,9 @@ def test_kinds_are_never_mixed_and_nothing_is_averaged_over_nothing():
     kinds = iter(["exact", "lower_bound"])
     mixed = lambda state, batch, key: LogProb(jnp.zeros(4), next(kinds))  # noqa: E731
     with pytest.raises(ValueError, match="exact.*lower_bound"):
-        evaluate_log_prob(mixed, None, [{}, {}], jax.random.key(0), 1)
+        averaged(mixed, None, [{}, {}], 1)
     with pytest.raises(ValueError, match="at least 2"):
-        evaluate_log_prob(mixed, None, [], jax.random.key(0), 1)
+        averaged(mixed, None, [], 1)
 
 
 # ---- energy distance -------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from genmap_jax.approximate import vae
 from genmap_jax.commands import ablation
 from genmap_jax.commands.experiment import run as command
 from genmap_jax.commands.train import Also
+from genmap_jax.files import read_metrics
 from genmap_jax.optim import Optim
 from genmap_jax.run import config, logs, loop
 from genmap_jax.run.checkpoint import Checkpoints
@@ -63,7 +64,7 @@ def run(workdir: Path, cfg: Experiment = TINY, **changes) -> int:
 
 
 def rows(workdir: Path) -> list[dict]:
-    return logs.read_metrics(workdir / "metrics.jsonl")
+    return read_metrics(workdir / "metrics.jsonl")
 
 
 def test_a_run_folder_is_complete(tmp_path):

@@ -37,6 +37,7 @@ from genmap_jax.algorithm import (
     averaged,
     check_cond,
     ema_update,
+    mean_terms,
     player,
 )
 from genmap_jax.approximate import diffusion, vae
@@ -128,15 +129,11 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         z, _ = encoded(outer, state.params["vae"], each(for_z), x)
         latents = {inner.space.field: z, "t": even_times(for_time, size, axis_name)}
 
-        def means(terms):
-            means = {name: term.mean() for name, term in terms.items()}
-            return means.pop("loss"), means
-
         params, opt_state = {}, {}
         metrics: Metrics = {}
         for part, loss in (
-            ("vae", lambda params: means(elbo_loss(params, each(for_vae), batch))),
-            ("prior", lambda params: means(prior_loss(params, each(for_prior), latents))),
+            ("vae", lambda params: mean_terms(elbo_loss(params, each(for_vae), batch))),
+            ("prior", lambda params: mean_terms(prior_loss(params, each(for_prior), latents))),
         ):
             now = state.params[part], state.opt_state[part]
             params[part], opt_state[part], value, aux = player(loss, *now, tx[part], axis_name)

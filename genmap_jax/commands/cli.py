@@ -110,6 +110,7 @@ def _map(args: argparse.Namespace) -> int:
     folders given. The same command goes on where it was stopped."""
     from genmap_jax.commands import map as mapping
     from genmap_jax.report.page import write_page
+    from genmap_jax.run.runs import experiments_folder
 
     if args.budget <= 0 or args.seeds < 1:
         raise ValueError(f"--budget {args.budget} --seeds {args.seeds}: give minutes above 0 and at least one seed")
@@ -117,7 +118,7 @@ def _map(args: argparse.Namespace) -> int:
         folders, workdir = mapping.evaluated(args.runs), args.workdir or args.runs[0]
         print(f"\nThe map: {write_page(folders, workdir.absolute() / 'map.html')}")
         return 0
-    experiments = mapping.experiments_folder(args.experiments)
+    experiments = experiments_folder(args.experiments)
     data_dir = ["--data-dir", str(args.data_dir)] if args.data_dir else []
     weights = ["--weights", str(args.weights.absolute())] if args.weights else []
     return mapping.make_map(
@@ -136,7 +137,7 @@ def _map(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     """Measure runs at their newest checkpoint and write RUN/evaluation/card.json with samples and pictures."""
     from genmap_jax.commands.evaluate import evaluate_run, in_words
-    from genmap_jax.commands.map import experiments_folder
+    from genmap_jax.run.runs import experiments_folder
 
     experiments = experiments_folder(args.experiments)
     for folder in args.runs:
@@ -155,8 +156,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _sample(args: argparse.Namespace) -> int:
     """Draw samples from the newest checkpoint of a run: samples.npz, as a batch holds them, and a picture or text."""
-    from genmap_jax.commands.map import experiments_folder
     from genmap_jax.commands.sample import sample
+    from genmap_jax.run.runs import experiments_folder
 
     experiments = experiments_folder(args.experiments)
     changes = _changes(args.changes, args.run_folder, experiments)

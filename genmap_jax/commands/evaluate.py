@@ -103,7 +103,8 @@ def write_card(
         if measured.nats is not None:
             np.save(scratch / "nats.npy", measured.nats)
         if measured.generated is not None:
-            numbers, verdict = with_features(run, measured, measured.generated, extractor, seed, data_dir)
+            train_set = _examples(run.sources["train"], name, POOL)
+            numbers, verdict = with_features(run, measured, measured.generated, train_set, extractor, seed, data_dir)
             card |= verdict
             if name == "image" and extractor is not None:
                 numbers |= path_length(run, extractor, len(measured.generated), seed)
@@ -117,7 +118,7 @@ def write_card(
             np.savez_compressed(scratch / "samples.npz", **arrays)
             save_picture(measured.generated[:64], scratch / "samples", test)
             if name == "image":
-                nearest_picture(run, measured.generated[:8], scratch / "nearest.png")
+                nearest_picture(measured.generated[:8], train_set, test.space.grey_levels, scratch / "nearest.png")
             if not test.space.text:
                 frames = at_work(run, SHOWN[name], seed)
                 if frames is not None:
@@ -152,13 +153,13 @@ def with_features(
     run: Run,
     measured: Measured,
     generated: np.ndarray,
+    train_set: np.ndarray,
     extractor: Extractor | None,
     seed: int,
     data_dir: Path | None = None,
 ) -> tuple[dict[str, Number], dict[str, Any]]:
     """All numbers that compare samples with data through features; and whether the model copies, with the reason."""
     test, real, cond = run.sources["test"], held_out(run), measured.cond
-    train_set = _examples(run.sources["train"], test.field, POOL)
     if extractor is None:
         unit = "tokens" if test.tokenizer is None else test.tokenizer.unit
         return repeated(train_set, real[test.field], generated, unit), {}
@@ -196,13 +197,12 @@ def as_asked(
     return {"label as asked, %": Number(float(right.mean()), low, high, null, n=n, better="higher", seed=seed)}
 
 
-def nearest_picture(run: Run, generated: np.ndarray, path: Path) -> None:
+def nearest_picture(generated: np.ndarray, train_set: np.ndarray, levels: int, path: Path) -> None:
     """Samples above the training images nearest to them."""
-    train_set = _examples(run.sources["train"], "image", POOL)
     flat = {"train": train_set.reshape(len(train_set), -1), "generated": generated.reshape(len(generated), -1)}
     where, _ = memorisation.nearest(**flat)
     pairs = np.concatenate([generated, train_set[where]])
-    pictures.image_grid(pairs, run.sources["test"].space.grey_levels, len(generated)).save(path)
+    pictures.image_grid(pairs, levels, len(generated)).save(path)
 
 
 def repeated(

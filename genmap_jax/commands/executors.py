@@ -29,7 +29,10 @@ child=$!
 trap 'kill -TERM $child' TERM
 wait $child; code=$?
 if [ $code -gt 128 ]; then wait $child; code=$?; fi  # the trap interrupted the wait: the run is still saving
-if [ $code -eq {preempted} ]; then scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60; fi
+# 143: SIGTERM came before training began
+if [ $code -eq {preempted} ] || [ $code -eq 143 ]; then
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60
+fi
 exit $code
 """
 

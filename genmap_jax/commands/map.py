@@ -28,18 +28,6 @@ LEAST = 0.05
 """Minutes of training that every run has."""
 
 
-def experiments_folder(given: Path | None) -> Path:
-    """Where the experiment scripts are: as given (a folder or one script), else ./experiments, else beside the package.
-
-    Raises FileNotFoundError naming the flag.
-    """
-    beside = Path(__file__).parents[2] / "experiments"
-    for place in [given] if given else [Path("experiments"), beside]:
-        if place.is_dir() or (given and place.is_file()):
-            return place.absolute()
-    raise FileNotFoundError(f"{given or beside} is not a folder; --experiments says where the experiment scripts are")
-
-
 def members(experiments: Path, data: str, only: str | None = None) -> list[Script]:
     """The experiments on a dataset, in the order of their names; `only`: of these names, comma-separated.
 

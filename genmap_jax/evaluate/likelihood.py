@@ -29,21 +29,6 @@ class Likelihood:
     """Examples."""
 
 
-def evaluate_log_prob(
-    log_prob: Callable[[Any, Any, Key], LogProb], state: Any, batches: Iterable[Batch | Examples], key: Key, dims: float
-) -> Likelihood:
-    """Average a log-probability over a data split.
-
-    log_prob: compiled (state, batch, key) -> LogProb, as `Placement.map_examples(algorithm.log_prob)` makes it.
-    batches: each example once. Batches of one size compile once; a smaller last one is counted right.
-    key: batch i is evaluated under `fold_in(key, i)`.
-    dims: dimensions of one example, for text bytes on average: `Source.dims`.
-    Raises ValueError if there are fewer than two examples or the batches differ in kind.
-    """
-    nats, kind, _ = log_probs(log_prob, state, batches, key)
-    return summary(nats, kind, dims)
-
-
 def log_probs(
     log_prob: Callable[[Any, Any, Key], LogProb],
     state: Any,
@@ -52,7 +37,10 @@ def log_probs(
 ) -> tuple[np.ndarray, str, np.ndarray | None]:
     """Every example's log-probability in nats, float64 [N]; their kind; and their upper bounds [N], if there are any.
 
-    Arguments as of `evaluate_log_prob`.
+    log_prob: compiled (state, batch, key) -> LogProb, as `Placement.map_examples(algorithm.log_prob)` makes it.
+    batches: each example once. Batches of one size compile once; a smaller last one is counted right.
+    key: batch i is evaluated under `fold_in(key, i)`.
+    Raises ValueError if the batches differ in kind.
     """
     kinds, nats, uppers = set(), [np.zeros(0)], []
     for i, batch in enumerate(batches):
@@ -67,7 +55,11 @@ def log_probs(
 
 
 def summary(nats: np.ndarray, kind: str, dims: float) -> Likelihood:
-    """Mean and standard error of log-probabilities [N]."""
+    """Mean and standard error of log-probabilities [N] of one kind.
+
+    dims: dimensions of one example, for text bytes on average: `Source.dims`.
+    Raises ValueError if there are fewer than two examples.
+    """
     n = len(nats)
     if n < 2:
         raise ValueError(f"{n} example(s) to evaluate: a mean with a standard error needs at least 2")

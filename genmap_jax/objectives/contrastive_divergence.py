@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from genmap_jax import keys as per_example
 from genmap_jax import parallel
-from genmap_jax.algorithm import Array, Batch, Key, Metrics, Params, batch_size, ema_update, player
+from genmap_jax.algorithm import Array, Batch, Key, Metrics, Params, batch_size, ema_update, mean_terms, player
 from genmap_jax.keys import example_keys
 
 
@@ -114,9 +114,7 @@ def persistent(
 
         # 3. One step down the difference of mean energies; the samples are constants in it.
         def loss(params):
-            per_example = terms(energy(params, x_data), energy(params, x_model), alpha)
-            means = {name: term.mean() for name, term in per_example.items()}
-            return means.pop("loss"), means
+            return mean_terms(terms(energy(params, x_data), energy(params, x_model), alpha))
 
         params, opt_state, value, metrics = player(loss, state.params, state.opt_state, tx, axis_name)
         ema = ema_update(state.ema, params, state.step, parallel.total(size, axis_name), ema_halflife)

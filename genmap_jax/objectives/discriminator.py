@@ -1,7 +1,8 @@
 """What the two players of an adversarial game minimise, for any networks: loss, penalties, anchors, consistency.
 
 A family brings its networks as a `Judge`, which augments, conditions and calls D, and gets the per-example terms that
-`algorithm.player` minimises. The update of StyleGAN2's discriminator, with ADA and a lazy R1 that shares its step:
+`algorithm.player` minimises, as `algorithm.mean_terms` of them. The update of StyleGAN2's discriminator, with ADA and a
+lazy R1 that shares its step:
 
     def update_d(state, part):                                  # part: "x", "label", "keys" of examples [B]
         def loss(params_d, part):
@@ -161,12 +162,6 @@ def g_terms(loss: adversarial.Loss, judge: Judge, real: Array, fake: Array, keys
     logit_fake, own = judge(fake, key_fake)
     value = _example_mean(adversarial.LOSSES[loss][1](judge(real, key_real)[0], logit_fake))
     return {"loss": value if own is None else value + own}
-
-
-def mean_terms(terms: dict[str, Array]) -> tuple[Array, Metrics]:
-    """Per-example terms -> (mean of "loss", means of the others): what `algorithm.player` wants of a loss."""
-    means = {name: term.mean() for name, term in terms.items()}
-    return means.pop("loss"), means
 
 
 def _example_mean(x: Array) -> Array:

@@ -1,10 +1,9 @@
 """The charts of the page: training curves, and quality against its price."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from genmap_jax.files import read_metrics
 from genmap_jax.report.findings import Rival, samples_per_second
 from genmap_jax.report.numbers import digits
 from genmap_jax.report.plot import Plot
@@ -16,16 +15,10 @@ CURVES = ("loss", "validation_bits")
 
 def curves(group: Group) -> list[str]:
     """One SVG for each training curve that was logged, one line per seed."""
-    logs = [_rows(folder / "metrics.jsonl") for folder in group.folders]
+    logs = [read_metrics(folder / "metrics.jsonl") for folder in group.folders]
     logged = {name: value for rows in logs for row in rows for name, value in row.items()}
     names = [name for name, value in logged.items() if name.startswith(CURVES) and isinstance(value, int | float)]
     return [_curve(group, name, logs) for name in names]
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; the last one may be cut short by a kill."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def _curve(group: Group, name: str, logs: list[list[dict[str, Any]]]) -> str:

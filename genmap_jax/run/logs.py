@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tqdm
 
+from genmap_jax.files import read_metrics
+
 
 class NonFinite(RuntimeError):
     """A metric or the state became NaN or infinite."""
@@ -104,15 +106,3 @@ class Interval:
         self._sums.clear()
         self._count = 0
         return means
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a metrics.jsonl; a last line cut short by a kill is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows

@@ -216,7 +216,8 @@ def train(
                         _collect(in_flight, runs)
                     now = time.perf_counter()
                     speed = (step - mark_step) / (now - mark_time)
-                    for run, part in zip(runs, _parts(state, runs), strict=True):
+                    looked_at = _parts(state, runs) if evaluate or sample else [None] * len(runs)
+                    for run, part in zip(runs, looked_at, strict=True):
                         run.seconds += now - mark_time
                         row = run.interval.take()
                         row |= {"examples": step * cfg.batch_size, "seconds": run.seconds, "steps_per_second": speed}

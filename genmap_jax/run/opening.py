@@ -13,12 +13,11 @@ import jax
 
 from genmap_jax import parallel
 from genmap_jax.algorithm import Family, like_batch
-from genmap_jax.files import read_json
+from genmap_jax.files import read_json, read_metrics
 from genmap_jax.run import config as configs
 from genmap_jax.run import loop
 from genmap_jax.run.checkpoint import Checkpoints
 from genmap_jax.run.config import Experiment
-from genmap_jax.run.logs import read_metrics
 from genmap_jax.run.runs import Run, Script, experiment_files, read_experiment
 
 

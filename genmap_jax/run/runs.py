@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmap_jax.files import read_json, write_json
+from genmap_jax.files import read_json, read_metrics, write_json
 from genmap_jax.run import config as configs
 from genmap_jax.run.config import HARMLESS, Experiment
-from genmap_jax.run.logs import read_metrics
 
 if TYPE_CHECKING:  # listing runs must not wait for JAX
     import jax
@@ -55,6 +54,18 @@ class Script(NamedTuple):
 
 
 # ---- experiment scripts ----------------------------------------------------------------------------------------------
+
+
+def experiments_folder(given: Path | None) -> Path:
+    """Where the experiment scripts are: as given (a folder or one script), else ./experiments, else beside the package.
+
+    Raises FileNotFoundError naming the flag.
+    """
+    beside = Path(__file__).parents[2] / "experiments"
+    for place in [given] if given else [Path("experiments"), beside]:
+        if place.is_dir() or (given and place.is_file()):
+            return place.absolute()
+    raise FileNotFoundError(f"{given or beside} is not a folder; --experiments says where the experiment scripts are")
 
 
 def read_experiment(path: Path) -> Script:

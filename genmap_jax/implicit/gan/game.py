@@ -38,6 +38,7 @@ from genmap_jax.algorithm import (
     Params,
     check_cond,
     ema_update,
+    mean_terms,
     player,
     split_batch,
 )
@@ -47,7 +48,7 @@ from genmap_jax.keys import example_keys
 from genmap_jax.nn.augment import augment
 from genmap_jax.nn.reparametrise import equalise, normalise, power_step, start_vectors, unequalise
 from genmap_jax.objectives import ada
-from genmap_jax.objectives.discriminator import Judge, d_terms, g_terms, mean_terms, move_anchors
+from genmap_jax.objectives.discriminator import Judge, d_terms, g_terms, move_anchors
 from genmap_jax.optim import optimizer
 from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.shapes import expect
@@ -257,10 +258,4 @@ FAMILY = Family(
     citation="Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661",
     algorithm=algorithm,
 )
-CONDITIONAL = Family(
-    name="Conditional GAN",
-    continent="implicit",
-    objective="adversarial min-max",
-    citation="Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784",
-    algorithm=algorithm,
-)
+CONDITIONAL = FAMILY._replace(name="Conditional GAN", citation="Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784")
