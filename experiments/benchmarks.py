@@ -40,7 +40,9 @@ from genmap_jax import data, parallel
 from genmap_jax.algorithm import conditions
 from genmap_jax.commands import map as mapping
 from genmap_jax.commands.ablation import together
+from genmap_jax.commands.bad_input import Parser, number, told
 from genmap_jax.files import read_metrics
+from genmap_jax.options import Count, Positive
 from genmap_jax.run import config as configs
 from genmap_jax.run import loop, runs
 from genmap_jax.run.launch import Launch
@@ -213,12 +215,20 @@ def beside_peers(name: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help="experiments to measure; default: all on digits")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
-    parser.add_argument("--seeds", type=int, metavar="N", help="measure N seeds at once beside one after another")
+    parser.add_argument("--seconds", type=number(Positive), default=5.0, help="length of each measurement")
+    parser.add_argument(
+        "--seeds", type=number(Count), metavar="N", help="measure N seeds at once beside one after another"
+    )
     parser.add_argument("--peers", action="store_true", help="measure the families beside their peers instead")
     args = parser.parse_args()
+    known = [path.stem for path in runs.experiment_files(FOLDER)]
+    for name in args.names:
+        if name not in known:
+            parser.error(f"{name}: there is no such experiment, but {', '.join(known)}")
+    if args.peers and (args.names != NAMES or args.seeds or args.seconds != parser.get_default("seconds")):
+        parser.error("--peers makes measurements of its own: give no names, --seconds or --seeds with it")
     if args.peers:
         jax.config.update("jax_num_cpu_devices", 2)  # without an accelerator: a competitor of its own
         print(f"{os.cpu_count()} cores, jax {jax.__version__}")
@@ -254,4 +264,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told("benchmarks.py"):
+        main()

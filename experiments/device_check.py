@@ -25,9 +25,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from genmap_jax import data
+from genmap_jax import data, places
 from genmap_jax.algorithm import conditions
 from genmap_jax.commands import map as mapping
+from genmap_jax.commands.bad_input import Parser, number, told
+from genmap_jax.options import Positive
 from genmap_jax.run import loop
 
 FOLDER = Path(__file__).parent
@@ -91,11 +93,13 @@ def check(script, seconds: float) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits,toy", help="datasets, comma-separated (default: digits,toy)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of each measurement of speed")
+    parser.add_argument("--seconds", type=number(Positive), default=1.0, help="length of each measurement of speed")
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
     args = parser.parse_args()
+    if args.out:
+        places.writable(args.out.parent, "--out")
     scripts = [script for name in args.data.split(",") for script in mapping.members(FOLDER, name)]
     device = jax.devices()[0]
     print(f"{device.platform} {device.device_kind}, jax {jax.__version__}")
@@ -119,4 +123,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with told("device_check.py"):
+        sys.exit(main())

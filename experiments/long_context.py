@@ -31,13 +31,16 @@ attention beats cutting, and overlapping windows, at twice the work, beat both.
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import numpy as np
 
 from genmap_jax import data
 from genmap_jax.algorithm import averaged
+from genmap_jax.commands.bad_input import Parser, number, told
 from genmap_jax.nn.rope import Scaling
+from genmap_jax.options import Range
 from genmap_jax.report.numbers import plus_minus
 from genmap_jax.run import opening
 from genmap_jax.tractable import gpt
@@ -70,9 +73,10 @@ def table(cfg: gpt.Config, params, tokens: np.ndarray, batch: int = 8) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="of one experiment; seeds, for instance")
-    parser.add_argument("--times", type=int, default=4, help="of the trained length (default: 4)")
+    times = number(Annotated[int, Range(2)])
+    parser.add_argument("--times", type=times, default=4, help="of the trained length (default: 4)")
     args = parser.parse_args()
     found: dict[str, list[list[float]]] = {}  # way -> for every run, bits per byte of all and of later positions
     for folder in args.runs:
@@ -95,4 +99,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told("long_context.py"):
+        main()

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from genmap_jax.algorithm import Family, conditions
+from genmap_jax.commands.bad_input import Parser, told
 from genmap_jax.data import toy
 from genmap_jax.evaluate.distance import energy_distance, null_floor
 from genmap_jax.run import opening
@@ -51,8 +52,10 @@ def measure(
     for name, (changes, each) in SAMPLERS.items():
         for evaluations in EVALUATIONS:
             changed = dataclasses.replace(cfg, **changes, sample_steps=max(2, evaluations // each))
-            sample = jax.jit(family.algorithm(changed, batch_size=1).sample, static_argnums=2)
-            draws = [np.asarray(sample(state, jax.random.key(seed), len(real), cond)) / scale for seed in range(seeds)]
+            algorithm = family.algorithm(changed, batch_size=1)
+            sample, space = jax.jit(algorithm.sample, static_argnums=2), next(iter(algorithm.reads.values()))
+            drawn = [sample(state, jax.random.key(seed), len(real), cond) for seed in range(seeds)]
+            draws = [space.as_batch(x) / scale for x in drawn]
             found = [energy_distance(real=real, generated=x).value for x in draws]
             results.setdefault(name, {})[evaluations] = found
     return results
@@ -78,9 +81,11 @@ def draw(results: dict[str, dict[int, list]], floor: float, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a trained diffusion or score model")
     run = opening.open_run(parser.parse_args().run, Path(__file__).parent)
+    if not {"sampler", "sample_steps", "eta", "churn"} <= {*run.family.sampling}:
+        parser.error(f"{run.folder} is a {run.family.name}: give a run of a diffusion or a score-based model")
     test, cond = run.sources["test"], None
     law = toy.DENSITIES.get(run.config.data.removeprefix("toy/"))
     if law is not None:
@@ -99,4 +104,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told("sampler_steps.py"):
+        main()

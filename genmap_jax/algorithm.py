@@ -16,6 +16,7 @@ import optax
 
 from genmap_jax import parallel
 from genmap_jax.keys import example_keys
+from genmap_jax.shapes import known_within
 from genmap_jax.spaces import Space
 
 Array = jax.Array
@@ -34,16 +35,21 @@ class LogProb:
 
     nats: [B], natural log, summed over all dimensions of an example, of the data *as the batch holds them*: for
         uint8 images the probability of the integers (a density of continuous values adds its dequantisation constant).
-    kind: "exact", "lower_bound", "upper_bound" or "estimate" of the log-probability.
-    stderr: [B] Monte-Carlo standard error, or None where there is none.
-    upper: [B], nats: what in expectation is at least the log-probability, beside an estimate or a lower bound that may
-        err on either side; None where there is none.
+    kind: "exact", "lower_bound", "upper_bound" or "estimate" of the log-probability. Of `upper` also
+        "dequantised_upper_bound": of E_u[log p(v + u)] plus the constant, for integers v and the density p of a model
+        of dequantised values. That is at most log P(v), so it is no bound of the probability of the integers.
+    stderr: [B] Monte-Carlo standard error of each example, independent of the others'; None where there is none.
+    common_stderr: [B], one number: standard error of what all examples have in common, such as log Z, and what
+        therefore no number of examples averages out; None where there is nothing.
+    upper: another statement on the same examples that holds in expectation, an upper bound beside an estimate; None
+        where there is none.
     """
 
     nats: Array
     kind: str = flax.struct.field(pytree_node=False)
     stderr: Array | None = None
-    upper: Array | None = None
+    common_stderr: Array | None = None
+    upper: "LogProb | None" = None
 
 
 @flax.struct.dataclass
@@ -72,7 +78,9 @@ class Algorithm(NamedTuple):
     init: (key, batch) -> state. The first global batch is for data-dependent initialisation; most families look at its
         shapes only. Called under `jax.eval_shape` for shapes and under `jax.jit` for values.
     step: (state, batch, key) -> (state, metrics). One update of everything; metrics are a flat dict of scalars.
-    sample: (state, key, n, cond) -> `n` examples as a batch holds them: same dtype, shape and range. `n` is static.
+    sample: (state, key, n, cond) -> `n` examples, `n` static. They are as a batch holds them, except that grey values,
+        though whole numbers, are float32 and NaN where they could not be made, and that a token is -1 there: as uint8
+        NaN would be black, and pass for a sample. `Space.as_batch` counts such samples or makes a batch of them.
         cond holds the conditions of `reads`, arrays [n, ...], taken from data or from a person; None without any.
     log_prob: (state, batch, key) -> LogProb. None: the family has no density.
     prepare: (state, key) -> what `log_prob` takes in the place of the state, with everything done that costs once and
@@ -81,7 +89,7 @@ class Algorithm(NamedTuple):
     params: state -> all its trainable parameters, a pytree; for counting them.
     evaluations: network evaluations, one after another, for one sample. None: an adaptive sampler decides.
     trajectory: (state, key, n, cond, frames) -> [frames, n, ...]: the sampler at work. The last frame is what `sample`
-        returns, all look like a batch; `frames` is static. None: there is nothing to look at.
+        returns, and all look like it; `frames` is static. None: there is nothing to look at.
     walk: (state, key, t, cond) -> float32 [n, ...]: example i at position t[i] in [0, 1] on its path between two
         latents, the family's own interpolation; without sampling noise or rounding, in units of grey levels for images.
         None: no latent space.
@@ -149,9 +157,11 @@ def check_cond(reads: dict[str, Space], n: int, cond: Mapping[str, Array | np.nd
         space, value = reads[name], cond[name]
         if jnp.shape(value) != (n, *space.shape):
             raise ValueError(f"cond[{name!r}] has shape {jnp.shape(value)}, but {(n, *space.shape)} is needed")
-        if isinstance(value, jax.core.Tracer) or space.levels is None:
+        if space.levels is None:
             continue
-        if not ((np.asarray(value) >= 0) & (np.asarray(value) < space.levels)).all():
+        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+            raise ValueError(f"cond[{name!r}] is {jnp.result_type(value)}: give integers, 0..{space.levels - 1}")
+        if not known_within(value, space.levels):
             raise ValueError(f"cond[{name!r}] has values outside 0..{space.levels - 1}")
 
 
@@ -186,8 +196,8 @@ def mean_gradient(loss: Callable, params: Params, examples: tuple, accumulate: i
         return gradient(params, *examples)
     parts = split_batch(examples, accumulate)
     add = lambda total, part: (jax.tree.map(jnp.add, total, gradient(params, *part)), None)  # noqa: E731
-    first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, *first))
+    first = lambda params, parts: gradient(params, *jax.tree.map(lambda x: x[0], parts))  # noqa: E731
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(first, params, parts))
     unroll = accumulate if jax.default_backend() == "cpu" else 1  # XLA:CPU: convolutions in a loop are 30 times slower
     total, _ = jax.lax.scan(add, zeros, parts, unroll=unroll)
     return jax.tree.map(lambda x: x / accumulate, total)
@@ -201,7 +211,8 @@ def split_batch(tree: Any, parts: int) -> Any:
     size = batch_size(tree)
     if size % parts:
         raise ValueError(f"batch_size: {size} examples on a device do not divide into {parts} parts; use a multiple")
-    return jax.tree.map(lambda x: x.reshape(size // parts, parts, *x.shape[1:]).swapaxes(0, 1), tree)
+    part = lambda x, i: jax.lax.slice_in_dim(x, i, None, stride=parts)  # noqa: E731
+    return jax.tree.map(lambda x: jnp.concatenate([part(x, i)[None] for i in range(parts)]), tree)
 
 
 def minimise(

@@ -20,6 +20,9 @@ from genmap_jax.algorithm import Array, Params
 WIDEST = 1.0 / np.sqrt(12.0)
 """Width of the plain mean of all parameters, gamma = 0."""
 
+TOLERANCE = 0.1
+"""By so much, as a share of its norm, a profile put together after training may differ from the wanted one."""
+
 
 def exponent(width: float) -> float:
     """gamma of a width in (0, 0.288], eq. 16: width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)).
@@ -44,9 +47,10 @@ def power_update(tracked: tuple[Params, ...], params: Params, updates: Array, wi
 
 def combination(widths: tuple[float, ...], snapshots: list[int], width: float) -> np.ndarray:
     """Weights [snapshots, widths] with which averages of `widths`, seen at those updates, sum to that of `width` at the
-    last of them. Float64.
+    last of them. Float64, and their sum is 1.
 
     Least squares between profiles, the densities of weight over updates (algorithm 3): exact for a width that is there.
+    Raises ValueError if the profile that the weights make misses the wanted one by more than `TOLERANCE` of its norm.
     """
     held = [(exponent(w), t) for t in snapshots for w in widths]
     wanted = (exponent(width), max(snapshots))
@@ -54,6 +58,14 @@ def combination(widths: tuple[float, ...], snapshots: list[int], width: float) -
     right = np.array([_overlap(a, wanted) for a in held])
     norm = np.sqrt(np.diag(gram))  # profiles of early snapshots are narrow and tall: measure all by their own size
     weights = np.linalg.lstsq(gram / np.outer(norm, norm), right / norm, rcond=1e-15)[0] / norm
+    weights /= weights.sum()  # every profile integrates to 1, and so must their sum
+    squares = weights @ gram @ weights - 2.0 * weights @ right + _overlap(wanted, wanted)
+    missed = np.sqrt(max(squares, 0.0) / _overlap(wanted, wanted))
+    if not missed <= TOLERANCE:  # or it is NaN
+        raise ValueError(
+            f"width={width}: the averages of widths {widths} at {len(snapshots)} snapshots miss its profile by "
+            f"{100 * missed:.0f} %; ask for a width nearer to theirs, or keep more snapshots of the run"
+        )
     return weights.reshape(len(snapshots), len(widths))
 
 

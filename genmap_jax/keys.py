@@ -21,7 +21,9 @@ def example_keys(key: Array, size: int, axis_name: str | None = None) -> Array:
 
 def split(keys: Array, parts: int = 2) -> tuple[Array, ...]:
     """keys [B] -> `parts` independent arrays of keys [B]."""
-    return tuple(jax.vmap(lambda key: jax.random.split(key, parts), out_axes=1)(keys))
+    split_keys = jax.vmap(lambda key: jax.random.split(key, parts))(keys)  # [B, parts]
+    # Slices, of which JAX's checker of keys knows that they are different keys.
+    return tuple(jax.lax.index_in_dim(split_keys, i, axis=1, keepdims=False) for i in range(parts))
 
 
 def fold(keys: Array, number: Array | int) -> Array:

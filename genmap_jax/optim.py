@@ -2,10 +2,15 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import optax
+
+from genmap_jax.options import Natural, NotNegative, Positive, Range, Share
+
+DECAYED = ("kernel", "embedding", "positions", "label", "head", "basis")
+"""The names of the parameters that weight decay is of. A shape would not do: a gain for each class is a matrix too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,21 +21,26 @@ class Optim:
     """adam: with decoupled weight decay. muon: orthogonalised momentum for kernels of dense layers and convolutions (a
     matrix from the inputs of a window to its output), adam for the rest (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon)."""
-    lr: float = 1e-3
-    """Of adam; muon's is `muon_lr`."""
-    muon_lr: float = 0.02
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    """On matrices and kernels only, never on biases, gains or embeddings of one dimension."""
-    clip: float = 1.0
+    lr: NotNegative = 1e-3
+    """Learning rate of adam and sgd; muon's is `muon_lr`. At 0 parameters stay as they are."""
+    muon_lr: NotNegative = 0.02
+    """Learning rate of muon."""
+    b1: Annotated[float, Range(0, below=1)] = 0.9
+    """Share of adam's average of gradients that an update keeps; 0 takes the last gradient alone."""
+    b2: Annotated[float, Range(0, below=1)] = 0.999
+    """Share of adam's average of squared gradients that an update keeps; 0 takes the last one alone."""
+    eps: Positive = 1e-8
+    """This number is added to the root of that average before adam divides by it."""
+    weight_decay: NotNegative = 0.0
+    """Of weights and tables of vectors, which are told by their names (`DECAYED`), never of biases, gains or scales."""
+    clip: NotNegative = 1.0
     """Global gradient norm; 0 turns clipping off."""
-    warmup: int = 0
+    warmup: Natural = 0
     """Examples of linear warm-up from 0."""
-    decay: int = 0
+    decay: Natural = 0
     """Examples at which a cosine reaches `final` times the learning rate; 0 keeps it constant."""
-    final: float = 0.0
+    final: Share = 0.0
+    """Learning rate after `decay` as a share of `lr`."""
 
 
 def stretched(cfg: Optim, factor: float) -> Optim:
@@ -55,11 +65,11 @@ def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
             f"optim.decay={cfg.decay} must exceed optim.warmup={cfg.warmup} (both in examples); 0 means no decay"
         )
     rate = schedule(cfg, batch_size)
-    matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+    decayed = lambda params: jax.tree.map_with_path(lambda path, _: _name(path) in DECAYED, params)  # noqa: E731
     if cfg.name == "sgd":
         core = optax.sgd(rate)
     elif cfg.name == "muon":
-        adam = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=matrices)
+        adam = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=decayed)
         muon = optax.contrib.muon(
             schedule(dataclasses.replace(cfg, lr=cfg.muon_lr), batch_size),
             weight_decay=cfg.weight_decay,
@@ -67,15 +77,20 @@ def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
         )
         core = optax.partition({"adam": adam, "muon": muon}, _kernels_apart)
     else:
-        core = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=matrices)
+        core = optax.adamw(rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay, mask=decayed)
     return optax.chain(optax.clip_by_global_norm(cfg.clip), core) if cfg.clip else core
+
+
+def _name(path) -> str:
+    """The last part of a parameter's path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").rsplit("/", 1)[-1]
 
 
 def _kernels_apart(params):
     """Kernels of dense layers and of 2-D convolutions go to muon; embeddings are matrices too, but not maps between
     features."""
     return jax.tree.map_with_path(
-        lambda path, p: "muon" if path[-1].key == "kernel" and p.ndim in (2, 4) else "adam", params
+        lambda path, p: "muon" if _name(path) == "kernel" and p.ndim in (2, 4) else "adam", params
     )
 
 

@@ -155,6 +155,17 @@ class Placement:
         return jax.jit(spread, out_shardings=NamedSharding(self.mesh, P()))
 
 
+def available() -> list[jax.Device]:
+    """The devices of all processes. Raises ValueError for a platform that is not there, naming those that are."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        jax.config.update("jax_platforms", None)
+        there = ", ".join(sorted({device.platform for device in jax.devices()}))
+        text = f"--platform or JAX_PLATFORMS: what is asked for is not here, where there is only {there}"
+        raise ValueError(text) from error
+
+
 def placement(
     kind: Kind | None = None, devices: int | None = None, batch_size: int | None = None, fsdp: bool = False
 ) -> Placement:
@@ -165,23 +176,23 @@ def placement(
     batch_size: the global batch, checked to divide.
     Raises ValueError that names the flag and the fix.
     """
-    available = jax.devices()
-    count = len(available) if devices is None else devices
-    if not 1 <= count <= len(available):
+    here = available()
+    count = len(here) if devices is None else devices
+    if not 1 <= count <= len(here):
         raise ValueError(
-            f"--devices {count}: this job has {len(available)} {available[0].platform} device(s). "
+            f"--devices {count}: this job has {len(here)} {here[0].platform} device(s). "
             "Ask for at most that many, or emulate them with --platform cpu."
         )
-    if jax.process_count() > 1 and count != len(available):
+    if jax.process_count() > 1 and count != len(here):
         raise ValueError(
-            f"--devices {count}: a job of {jax.process_count()} processes must use all {len(available)} devices"
+            f"--devices {count}: a job of {jax.process_count()} processes must use all {len(here)} devices"
         )
     if batch_size is not None and batch_size % count:
         raise ValueError(f"batch_size={batch_size} does not divide over {count} devices: make it a multiple of {count}")
     if fsdp and kind == "pmap":
         raise ValueError("--fsdp shards parameters, which only --parallel mesh can do")
     kind = kind or ("pmap" if count > 1 and not fsdp else "mesh")
-    mesh = Mesh(np.array(available[:count]), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(here[:count]), (AXIS,), axis_types=(AxisType.Auto,))
     return Placement(kind, mesh, fsdp)
 
 

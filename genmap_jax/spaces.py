@@ -10,6 +10,9 @@ Images, vectors, tokens and labels are told apart by their shape and by the numb
 Integers become real numbers in one of two ways, one per kind of model:
 * discrete decoders (VAE, diffusion) see the grid  x = 2 v / (levels - 1) - 1  in [-1, 1];
 * densities (EBM, score, flow) see uniformly dequantised values  x = 2 (v + u) / levels - 1  in [-1, 1), u ~ U[0, 1).
+
+The way back, `from_grid` and `requantise`, ends in whole grey values as float32, among which NaN stays NaN: as uint8 it
+would be black, and nobody could tell it from a sample. `Space.as_batch` looks for it and makes the uint8 of a batch.
 """
 
 import dataclasses
@@ -17,8 +20,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genmap_jax import keys as per_example
+from genmap_jax.options import Count
+from genmap_jax.shapes import expect, known_within
 
 Array = jax.Array
 
@@ -27,9 +33,9 @@ Array = jax.Array
 class Space:
     """The space of one example or of one label; see the module."""
 
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     """Shape of one example: (H, W, C) of images, (D,) of vectors, (L,) of tokens, () of labels."""
-    levels: int | None = None
+    levels: Count | None = None
     """Number of different values: grey values, tokens or classes. None: real numbers."""
 
     @property
@@ -86,22 +92,56 @@ class Space:
             raise ValueError(f"space.shape={self.shape}, space.levels={self.levels}: only images have grey values")
         return self.levels
 
+    def expect(self, **arrays: Array | np.ndarray) -> None:
+        """Raises ValueError that names the argument, unless each is examples of this space as a batch holds them.
+
+        Shape and kind of number are known while tracing; where the values are known too, outside of compiled code, so
+        is their range.
+        """
+        kind = jnp.floating if self.levels is None else jnp.integer
+        for name, x in arrays.items():
+            expect((None, *self.shape), **{name: x})
+            if not jnp.issubdtype(jnp.result_type(x), kind):
+                raise ValueError(f"{name} is {jnp.result_type(x)}, but a batch holds {jnp.dtype(self.dtype)}")
+            if self.levels is not None and not known_within(x, self.levels):
+                raise ValueError(f"{name} holds {np.min(x)} to {np.max(x)}, but its values are 0..{self.levels - 1}")
+
+    def as_batch(self, samples: Array | np.ndarray) -> np.ndarray:
+        """Samples [n, ...] of an algorithm as a batch holds them: images, rounded and clipped, as uint8.
+
+        Raises ValueError that counts them if some hold NaN, infinite values, or tokens that could not be drawn.
+        """
+        x = np.asarray(samples)
+        fine = x >= 0 if self.text else np.isfinite(x)
+        if bad := int((~fine.reshape(len(x), -1).all(1)).sum()):
+            what = "tokens that no probabilities were given for" if self.text else "NaN or infinite values"
+            raise ValueError(f"{bad} of {len(x)} samples hold {what}")
+        return np.clip(np.rint(x), 0, self.grey_levels - 1).astype(np.uint8) if self.image else x
+
     # ---- how a network sees it: images change, vectors stay as they are
 
     def to_grid(self, data: Array) -> Array:
-        """Data as a batch holds them -> real numbers, images on the grid from -1 to 1. [B, ...] -> [B, ...]"""
+        """Data as a batch holds them -> real numbers, images on the grid from -1 to 1. [B, ...] -> [B, ...]
+
+        Raises ValueError as `expect`.
+        """
+        self.expect(**{self.field: data})
         return to_grid(data, self.grey_levels) if self.image else data
 
     def from_grid(self, x: Array) -> Array:
-        """The inverse of `to_grid`, to the nearest grey value."""
+        """The inverse of `to_grid`: the nearest grey value, in float32."""
         return from_grid(x, self.grey_levels) if self.image else x
 
     def dequantise(self, data: Array, keys: Array) -> Array:
-        """Data as a batch holds them -> real numbers, images uniformly dequantised to [-1, 1). keys [B]"""
+        """Data as a batch holds them -> real numbers, images uniformly dequantised to [-1, 1). keys [B]
+
+        Raises ValueError as `expect`.
+        """
+        self.expect(**{self.field: data})
         return dequantise(data, keys, self.grey_levels) if self.image else data
 
     def requantise(self, x: Array) -> Array:
-        """The inverse of `dequantise`: the grey value in whose cell x lies."""
+        """The inverse of `dequantise`: the grey value in whose cell x lies, in float32."""
         return requantise(x, self.grey_levels) if self.image else x
 
     @property
@@ -139,8 +179,13 @@ def to_grid(v: Array, levels: int) -> Array:
 
 
 def from_grid(x: Array, levels: int) -> Array:
-    """Nearest integer of `to_grid`, clipped to 0..levels-1, as uint8."""
-    return jnp.clip(jnp.round((x + 1.0) * ((levels - 1) / 2.0)), 0, levels - 1).astype(jnp.uint8)
+    """Nearest integer of `to_grid`, clipped to 0..levels-1, as float32; NaN where x is not finite."""
+    return nearest_grey((x + 1.0) * ((levels - 1) / 2.0), levels)
+
+
+def nearest_grey(v: Array, levels: int) -> Array:
+    """Real grey values, rounded and clipped to 0..levels-1, as float32; NaN where v is not finite."""
+    return _clipped(jnp.round(v), levels)
 
 
 def dequantise(v: Array, keys: Array, levels: int) -> Array:
@@ -149,8 +194,12 @@ def dequantise(v: Array, keys: Array, levels: int) -> Array:
 
 
 def requantise(x: Array, levels: int) -> Array:
-    """The cell of `dequantise` that holds x, as uint8; values outside [-1, 1) go to the end cells."""
-    return jnp.clip(jnp.floor((x + 1.0) * (levels / 2.0)), 0, levels - 1).astype(jnp.uint8)
+    """The cell of `dequantise` that holds x, as float32; values outside [-1, 1) go to the end cells, NaN stays NaN."""
+    return _clipped(jnp.floor((x + 1.0) * (levels / 2.0)), levels)
+
+
+def _clipped(v: Array, levels: int) -> Array:
+    return jnp.where(jnp.isfinite(v), jnp.clip(v, 0, levels - 1), jnp.nan)
 
 
 def log_cell(dims: int, levels: int) -> float:

@@ -36,9 +36,16 @@ prepare() {
   if [ "$(cat "$venv/installed" 2>/dev/null)" = "$(stamp "$extra")" ]; then return; fi
 
   if ! "$python" -m pip --version >/dev/null 2>&1; then # never made, half made, or the Python it was made from is gone
+    if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$venv/extra" ]; then
+      say "$venv has no pip and was not made by this script, which leaves it as it is. Move it away, or give it pip:" \
+        "$python -m ensurepip (made by uv: uv pip install --python $python pip)"
+      return 2
+    fi
     base="$(find_python)"
     say "making .venv with $("$base" -V 2>&1)"
-    if ! "$base" -m venv --clear "$venv"; then
+    # --without-pip takes no time: only then the environment is ours to make again, should the rest not finish.
+    if ! { "$base" -m venv --clear --without-pip "$venv" && echo "$extra" >"$venv/extra" && "$python" -m ensurepip; } \
+      >/dev/null; then
       say "$base cannot make environments. On Debian and Ubuntu: apt-get install python3-venv. Elsewhere take a" \
         "Python with the modules venv and ensurepip, and name it: PYTHON=/path/to/python3.12 bash launch/local.sh"
       return 1
@@ -66,7 +73,8 @@ tune() {
     cpu="$({ uname -m && { grep -E -m4 '^(model name|CPU part|flags|Features)' /proc/cpuinfo ||
       sysctl -n machdep.cpu.brand_string; }; } 2>/dev/null | cksum | cut -d' ' -f1)"
     jaxlib="$(basename "$venv"/lib/python*/site-packages/jaxlib-*.dist-info .dist-info)"
-    export JAX_COMPILATION_CACHE_DIR="${XDG_CACHE_HOME:-$HOME/.cache}/genmap_jax/compiled/$jaxlib-cpu-$cpu"
+    local home="${HOME:-$(unset HOME && echo ~)}" # HOME may not be set: then it is that of the user's account
+    export JAX_COMPILATION_CACHE_DIR="${XDG_CACHE_HOME:-$home/.cache}/genmap_jax/compiled/$jaxlib-cpu-$cpu"
     export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
   fi
 }

@@ -84,7 +84,8 @@ def make_run(root: Path, experiment: str, *, field: str = "image", drawn=False, 
         "memorises_why": "C_T z = 0.3, AuthPct 59 against 60 of held-out data",
     } | card
     (evaluation / "card.json").write_text(json.dumps(full, indent=1))
-    resolved = {"name": experiment, "seed": seed, "steps": full["steps"]} | (config or {})
+    resolved = {"name": experiment, "data": full["data"], "model": {}, "seed": seed, "steps": full["steps"]}
+    resolved |= config or {}
     (folder / "config.json").write_text(json.dumps(resolved))
     if drawn:
         draw(folder, field, seed + len(experiment))

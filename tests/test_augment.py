@@ -80,6 +80,19 @@ def test_cutout_removes_half_of_each_side(once):
     assert gone.sum((1, 2)).max() == 16 and (gone.sum((1, 2)) >= 4).all()
 
 
+@pytest.mark.parametrize("side", [8, 10, 7, 3])
+def test_cutout_treats_the_first_and_the_last_pixels_alike(side):
+    """Row i of n is cut as often as row n - 1 - i, by mirrored draws of its place: exact, over all places."""
+    cut = jax.vmap(augment.cutout, in_axes=(None, 0))
+    gone = np.asarray(cut(jnp.ones((side, side, 1)), jax.random.split(jax.random.key(0), 4000)))[..., 0] == 0.0
+    for axis in (2, 1):
+        spans = {tuple(np.flatnonzero(row)) for row in gone.any(axis)}
+        assert spans == {tuple(sorted(side - 1 - i for i in span)) for span in spans}
+        assert max(map(len, spans)) == (side + 1) // 2
+    shares = gone.mean(0)
+    np.testing.assert_allclose(shares, shares[::-1, ::-1], atol=4 * 0.5 / 4000**0.5)
+
+
 def test_scaling_keeps_the_centre_and_colour_keeps_differences(once):
     """Zoomed constants stay constant inside; colour is affine in each image and swaps no pixels of one hue."""
     flat = jnp.ones((N, *SHAPE))

@@ -94,6 +94,23 @@ def test_post_hoc_average_is_the_one_that_was_not_tracked(walk):
         assert np.abs(made(width) - found[k]).max() < 0.1 * spread, width
 
 
+@pytest.mark.parametrize("width", [0.03, 0.07, 0.1, 0.2])
+@pytest.mark.parametrize("first", [200, 1000])
+def test_weights_of_a_post_hoc_average_sum_to_one(first, width):
+    """So that parameters which never moved are reproduced, wherever the snapshots fall."""
+    weights = averaging.combination(WIDTHS, list(range(first, 2001, 200 if first == 200 else 50)), width)
+    assert weights.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_too_few_snapshots_for_a_width_are_refused():
+    """Three, which is what a run keeps by default, do not make an average that reaches further back than they do."""
+    last = [1800, 1900, 2000]
+    assert averaging.combination(WIDTHS, last, 0.1).sum() == pytest.approx(1.0, abs=1e-9)  # held itself
+    for width in (0.01, 0.2):
+        with pytest.raises(ValueError, match=f"width={width}: .* at 3 snapshots miss"):
+            averaging.combination(WIDTHS, last, width)
+
+
 def test_the_first_average_of_a_run_is_its_first_update():
     """Each average looks at the parameters *after* the update: after one, they are equal, bit for bit."""
     cfg = diffusion.Config(vectors(2), width=8, blocks=1, power_ema=WIDTHS)
@@ -110,7 +127,7 @@ def test_post_hoc_ema_of_a_run(tmp_path):
     """experiments/post_hoc_ema.py: of the checkpoints of a run, the held width is the state's own average, 1e-5."""
     script = runs.read_experiment(FOLDER / "ddpm_digits.py")
     cfg = replace(script.config, {"model.width": 16, "model.blocks": 1, "model.power_ema": WIDTHS, "steps": 12})
-    cfg = replace(cfg, {"save_every": 3, "keep": 10, "sample_every": 100, "eval_every": 100, "batch_size": 16})
+    cfg = replace(cfg, {"save_every": 1, "keep": 12, "sample_every": 100, "eval_every": 100, "batch_size": 16})
     cfg = replace(cfg, {"model.bound_steps": 2, "model.sample_steps": 2, "eval_examples": 16, "samples": 4})
     experiment.train(cfg, script.family, Launch(workdir=tmp_path / "run", tensorboard=False))
     environment = read_json(tmp_path / "run" / "environment.json")

@@ -135,6 +135,20 @@ def break_meta(folder: Path) -> None:
             path.write_text(path.read_text()[:10])
 
 
+def test_a_failed_save_or_read_is_told_once(tmp_path, monkeypatch, capsys):
+    """What Orbax's threads would log of it in pages is left out, everything else is not."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    Checkpoints(tmp_path / "c").close()
+    for word in ("Event loop is closed", "something else"):
+        sys.excepthook(RuntimeError, RuntimeError(word), None)
+    assert capsys.readouterr().err.strip() == "RuntimeError: something else"
+    orbax = logging.LogRecord(
+        "absl", logging.ERROR, "/x/orbax/checkpoint/futures.py", 1, "raised an exception", (), None
+    )
+    other = logging.LogRecord("absl", logging.ERROR, "/x/other.py", 1, "raised an exception", (), None)
+    assert not logging.getLogger("absl").filter(orbax) and logging.getLogger("absl").filter(other)
+
+
 @pytest.mark.parametrize("damage", [flip, truncate, lose_item, break_meta])
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(damage, tmp_path, caplog):
     folder = filled(tmp_path)
@@ -143,7 +157,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(damage, tmp_path, caplog
     with caplog.at_level(logging.WARNING, logger=checkpoint.__name__):
         step, state = checkpoints.restore(like())
     assert step == 2 and int(state["step"]) == 2
-    assert "step 3 is damaged" in caplog.text
+    assert f"{folder / '3'} is damaged" in caplog.text
     assert (tmp_path / "damaged" / "3").exists(), "set aside, not deleted"
     checkpoints.save(3, STATE | {"step": jnp.int32(30)})  # Orbax refuses this while it still sees the old step 3
     checkpoints.close()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from genmap_jax.algorithm import LogProb, like_batch
+from genmap_jax.optim import Optim, optimizer
 
 CONTINENTS = {"tractable", "approximate", "implicit"}
 KINDS = {"exact", "lower_bound", "upper_bound", "estimate"}
@@ -35,6 +36,11 @@ def trained(request):
         state, now = step(state, case.batch(i), jax.random.key(i))
         metrics.append(jax.device_get(now))
     return case, algorithm, state, metrics
+
+
+def diverged(state):
+    """The state with NaN in every parameter."""
+    return jax.tree.map(lambda x: x * jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
 
 
 # ---- what it says of itself ------------------------------------------------------------------------------------------
@@ -99,6 +105,24 @@ def test_steps_change_the_parameters(trained):
     assert all(jax.tree.leaves(v) and any(jax.tree.leaves(v)) for k, v in moved.items() if k.startswith("params"))
 
 
+# By what a parameter is, never by its shape: a gain for each class is a matrix too.
+DECAYS = {"kernel": True, "embedding": True, "label": True, "positions": True}
+DECAYS |= dict.fromkeys(("bias", "gain", "scale", "log_scale", "start", "slope", "centres", "steep", "heights"), False)
+
+
+@pytest.mark.parametrize("family", families.named())
+def test_weight_decay_is_of_weights_and_tables_only(family):
+    """Every parameter of every family has its place in the table above, and the optimizer does as it says."""
+    case = families.FAMILIES[family]
+    algorithm = case.build()
+    shapes = jax.eval_shape(algorithm.init, KEY, like_batch(algorithm.reads, families.BATCH))
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), algorithm.params(shapes))
+    tx = optimizer(Optim(lr=0.5, weight_decay=0.5, clip=0.0), 1)
+    updates, _ = jax.jit(lambda p: tx.update(jax.tree.map(jnp.zeros_like, p), tx.init(p), p))(params)
+    for path, update in jax.tree.leaves_with_path(updates):
+        assert bool((update != 0).any()) == DECAYS[path[-1].key], jax.tree_util.keystr(path)
+
+
 @pytest.mark.parametrize("family", families.named())
 def test_seeds_vmap(family):
     """Init, step, likelihood and samples of several seeds trace as one program, as ablations run them."""
@@ -122,13 +146,17 @@ def test_seeds_vmap(family):
 
 def test_samples_look_like_a_batch(trained):
     case, algorithm, state, _ = trained
-    space = next(iter(algorithm.reads.values()))
-    samples = sampler(algorithm)(state, KEY, 5, case.cond(5))
+    space, draw = next(iter(algorithm.reads.values())), sampler(algorithm)
+    drawn = draw(state, KEY, 5, case.cond(5))
+    samples = space.as_batch(drawn)
     assert (samples.shape, samples.dtype) == (space.like(5).shape, space.like(5).dtype)
+    np.testing.assert_array_equal(samples, drawn)  # whole grey values already
     chex.assert_tree_all_finite(samples)
     if space.levels is not None:
         assert int(samples.min()) >= 0 and int(samples.max()) < space.levels
     assert len(np.unique(np.asarray(samples), axis=0)) == 5, "examples must have noise of their own"
+    with pytest.raises(ValueError, match="5 of 5 samples"):  # and no black images
+        space.as_batch(draw(diverged(state), KEY, 5, case.cond(5)))
 
 
 @pytest.mark.parametrize("family", families.named())
@@ -178,6 +206,8 @@ def test_walks_are_smooth_and_end_where_they_should(trained):
     assert at(0.0).shape == (6, *space.shape) and at(0.0).dtype == np.float32
     whole, small = np.abs(at(1.0) - at(0.0)), np.abs(at(0.501) - at(0.5))
     assert whole.max() > 0 and small.max() < 0.05 * whole.max()
+    with pytest.raises(ValueError, match="6 of 6 samples"):
+        space.as_batch(walk(diverged(state), KEY, jnp.linspace(0.0, 1.0, 6), cond))
     mixed = np.asarray(walk(state, KEY, jnp.linspace(0.0, 1.0, 6), cond))
     np.testing.assert_allclose(mixed[0], at(0.0)[0], atol=1e-4)
     np.testing.assert_allclose(mixed[-1], at(1.0)[-1], atol=1e-4)

@@ -284,11 +284,77 @@ def test_palettes_of_image_files_are_read_as_colours(tmp_path):
     np.testing.assert_array_equal(everything(data.load("palettes", TEST, data_dir=tmp_path))["image"][..., 0], grey)
 
 
+def test_hidden_labels_are_not_those_of_the_last_class(tmp_path):
+    """-1 in a test split, as TFDS has it: images without labels, and an error for a model conditioned on them."""
+    features = {"image": tfds.features.Tensor(shape=(2, 2, 1), dtype=np.uint8)}
+    features["label"] = tfds.features.ClassLabel(num_classes=3)
+    pictures = [np.full((2, 2, 1), i, np.uint8) for i in range(6)]
+    parts = {TRAIN: [i % 3 for i in range(6)], VALIDATION: [0, 1, 2, 0, 1, -1], TEST: [-1] * 6}
+    examples = {
+        split: [{"image": x, "label": y} for x, y in zip(pictures, given, strict=True)]
+        for split, given in parts.items()
+    }
+    write_tfds(tmp_path, "quiz", examples, features, ordered=True)
+    space = images(2, 2, 1, 256)
+    opened = {split: data.load("quiz", split, data_dir=tmp_path, reads={"image": space}) for split in SPLITS}
+    assert [source.classes for source in opened.values()] == [3, None, None]
+    assert set(everything(opened[TEST])) == {"image"} and everything(opened[TRAIN])["label"].min() == 0
+    both = {"image": space, "label": labels(3)}
+    data.load("quiz", TRAIN, data_dir=tmp_path, reads=both)
+    for split, words in ((TEST, "6 of 6 labels of 'test' are hidden"), (VALIDATION, "1 of 6 labels of 'validation'")):
+        with pytest.raises(ValueError, match=words):
+            data.load("quiz", split, data_dir=tmp_path, reads=both)
+
+
+def test_labels_and_grey_values_outside_what_the_dataset_says_are_named(tmp_path):
+    """In the arrays as they are read: a damaged or foreign file."""
+    features = {"image": tfds.features.Tensor(shape=(2, 2, 1), dtype=np.uint8)}
+    features["label"] = tfds.features.ClassLabel(num_classes=3)
+    write_tfds(tmp_path, "odd", {TEST: [{"image": np.full((2, 2, 1), 9, np.uint8), "label": 2}] * 4}, features)
+    data.load("odd", TEST, data_dir=tmp_path)
+    (folder,) = (tmp_path / "arrays").glob("odd-*/test")
+    about = json.loads((folder / "about.json").read_text())
+    (folder / "about.json").write_text(json.dumps(about | {"levels": 9}))
+    with pytest.raises(ValueError, match="grey values up to 9, but is said to have 9"):
+        data.load("odd", TEST, data_dir=tmp_path)
+    (folder / "about.json").write_text(json.dumps(about | {"classes": 2}))
+    with pytest.raises(ValueError, match="labels 2 to 2, but 2 classes"):
+        data.load("odd", TEST, data_dir=tmp_path)
+
+
+def test_image_files_with_transparency_are_of_three_colours(tmp_path):
+    """RGBA among RGB, in a dataset of Image features: laid over white, and not an error of shapes."""
+    from PIL import Image
+
+    colours = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3)).astype(np.uint8)
+    files = [io.BytesIO(png(x)) for x in colours]
+    files[1] = io.BytesIO(png(np.concatenate([colours[1], np.full((4, 4, 1), 255, np.uint8)], -1)))
+    clear = np.concatenate([colours[2], np.zeros((4, 4, 1), np.uint8)], -1)
+    files[2] = io.BytesIO(png(clear))
+    deep = Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) << 12)  # 16 bits of grey
+    deep.save(stream := io.BytesIO(), "png")
+    files[3] = io.BytesIO(stream.getvalue())
+    features = {"image": tfds.features.Image(shape=(4, 4, 3))}
+    write_tfds(tmp_path, "mixed", {TEST: [{"image": file} for file in files]}, features, ordered=True)
+    got = everything(data.load("mixed", TEST, data_dir=tmp_path))["image"]
+    np.testing.assert_array_equal(got[:2], colours[:2])
+    assert (got[2] == 255).all() and (got[3][..., 0] == np.arange(16).reshape(4, 4) << 4).all()
+
+
 def test_images_of_several_sizes_are_refused_with_two_of_them(tmp_path):
     examples = [{"image": io.BytesIO(png(np.zeros((4, 4 + i // 3, 3), np.uint8)))} for i in range(4)]
     write_tfds(tmp_path, "sizes", {TEST: examples}, {"image": tfds.features.Image()}, ordered=True)
     with pytest.raises(ValueError, match=r"differ in size \(example 0 has \(4, 4, 3\), example 3 has \(4, 5, 3\)\)"):
         data.load("sizes", TEST, data_dir=tmp_path)
+
+
+def test_a_split_without_text_is_named(tmp_path):
+    """Documents that are empty, and a tokenizer that finds nothing in them."""
+    some, none = [{"text": "some"}], [{"text": ""}]
+    write_tfds(tmp_path, "blank", {TRAIN: some, VALIDATION: some, TEST: none}, {"text": tfds.features.Text()})
+    for how in ("bytes", "characters"):
+        with pytest.raises(ValueError, match="the test split of blank holds no (bytes|characters)"):
+            data.load("blank", TEST, data_dir=tmp_path, length=1, tokenizer=how)
 
 
 def test_texts_of_several_examples_are_joined_by_newlines(tmp_path):

@@ -6,6 +6,7 @@ the eight Gaussians of the toy densities, whose score is known at every noise le
 
 import functools
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import pytest
 from genmap_jax.data import toy
 from genmap_jax.keys import example_keys, fold, normal
 from genmap_jax.likelihoods import discretised_gaussian
+from genmap_jax.nn.unet import sinusoidal
 from genmap_jax.objectives import denoising as losses
 from genmap_jax.objectives import diffusion_bound as bounds
 from genmap_jax.processes import log_snr, predictions
@@ -395,6 +397,60 @@ def test_asked_steps_are_run_down_to_zero_without_nan(solver):
             assert len(seen) == (2 * steps - 1 if solver == "heun" else steps)
             np.testing.assert_allclose(sorted(set(seen), reverse=True), sigmas[:-1], rtol=1e-5)
             np.testing.assert_allclose(x, 0.25, atol=1e-6)  # all data in one point: the last step lands on it
+
+
+ENDS = {"vdm": (13.3, -5.0), "edm": (12.4, -8.8), "narrow": (1.0, -1.0)}
+FEW = [(name, steps) for name in ("ancestral", "ddim", "euler", "heun", "dpmpp_2m") for steps in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("name, steps", [case for case in FEW if case != ("dpmpp_2m", 1)])
+def test_few_steps_stay_finite_on_every_schedule(name, steps):
+    """One, two or three of them over the whole range of noise, of N(0, I) and of data in one point, with all noise."""
+    keys, shape = keys_of(0, 4), (4, 2)
+    normal_data = lambda y, sigma, cond=None: y / (1.0 + sigma**2)[:, None]  # noqa: E731
+    point = lambda y, sigma, cond=None: jnp.full_like(y, 0.25)  # noqa: E731
+    make = {
+        "ancestral": lambda denoise, sigmas: denoising.ancestral(denoise, sigmas, keys),
+        "ddim": lambda denoise, sigmas: denoising.ddim(denoise, sigmas, keys, eta=0.5),
+        "euler": denoising.euler,
+        "heun": lambda denoise, sigmas: denoising.heun(denoise, sigmas, keys, churn=40.0),
+        "dpmpp_2m": denoising.dpmpp_2m,
+    }[name]
+    for schedule in NAMES:
+        for ends in ENDS.values():
+            sigmas = denoising.levels(name, fixed(schedule, *ends), steps)
+            assert len(sigmas) == steps + 1
+            start = denoising.start(float(np.hypot(1.0, sigmas[0])), keys, shape[1:])
+            for denoise in (normal_data, point):
+                carry, step = (start, jnp.zeros(shape)), make(denoise, sigmas)
+                for i in range(steps):
+                    carry = step(i, carry)
+                    assert all(np.isfinite(x).all() for x in carry), (schedule, ends, i)
+            np.testing.assert_allclose(carry[0], 0.25, atol=1e-4)  # the last step lands on the only point
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_an_adaptive_solver_has_the_same_ends_whatever_steps_are_asked(steps):
+    """Its steps are its own: with one step asked it must not stop, and denoise, at the most noise."""
+    schedule = fixed("karras", 9.0, -6.0)
+    sigmas = denoising.levels("ode", schedule, steps)
+    np.testing.assert_allclose(sigmas, [schedule.sigma_max, schedule.sigma_min, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_samplers_keep_the_precision_of_the_state(dtype, x64):
+    """With float64 switched on, whatever the precision of the denoiser's constants: no mixture, no warning."""
+    keys, y = keys_of(0, 3), jnp.asarray(np.random.default_rng(0).standard_normal((3, 2)), dtype)
+    wide = jnp.asarray([0.5, 0.5], jnp.float64)[None]  # as a network with float64 constants has it
+    denoise = lambda y, sigma, cond=None: (y - wide) / (1.0 + jnp.square(sigma)[:, None]) + wide  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ode.sample(denoise, y, 10.0, 0.1, tol=1e-3)[0].dtype == dtype
+        same = lambda y, sigma, cond=None: denoise(y, sigma).astype(y.dtype)  # noqa: E731
+        for name in ("ancestral", "heun", "dpmpp_2m"):
+            drawn = denoising.draw(name, same, y, np.array([10.0, 1.0, 0.0]), keys, churn=1.0)
+            assert drawn.dtype == dtype
+    assert sinusoidal(y[:, 0], 8).dtype == dtype
 
 
 def test_bad_grids_say_so():

@@ -77,6 +77,14 @@ def test_guidance_moves_the_mean_of_two_gaussians_in_closed_form():
     np.testing.assert_allclose(x, truth, atol=2e-3)
 
 
+def test_rescaled_guidance_of_data_without_spread_is_finite():
+    """One dimension has no spread to bring back: 0 / 0 otherwise."""
+    strong, weak = (lambda y, sigma, cond=None, a=a: a * y for a in (0.5, 0.25))
+    y = jnp.array([[1.0], [-2.0]])
+    plain, rescaled = (guidance.guided(strong, weak, 2.0, rescale=share) for share in (0.0, 0.7))
+    np.testing.assert_allclose(rescaled(y, jnp.ones(2)), plain(y, jnp.ones(2)), rtol=1e-6)
+
+
 def test_labels_are_dropped_at_the_configured_rate():
     """The null label reaches the network in a share of 0.3 of the examples: within 4 binomial s.e."""
     cfg = diffusion.Config(vectors(1), **TINY, classes=4, label_drop=0.3, prediction="x0", weighting="output")

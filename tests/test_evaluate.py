@@ -1,18 +1,27 @@
 """Units, kinds and errors of the shared evaluation helpers, against closed forms."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from evaluated_runs import density, make_run
 from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 from genmap_jax.algorithm import LogProb
+from genmap_jax.commands.compare import compare
+from genmap_jax.commands.evaluate import against_the_density, path_length
+from genmap_jax.data import toy
 from genmap_jax.evaluate import distance
 from genmap_jax.evaluate.distance import energy_distance, null_floor
+from genmap_jax.evaluate.features import Extractor
 from genmap_jax.evaluate.likelihood import bits_per_dim, log_probs, summary
+from genmap_jax.evaluate.resampling import bootstrap
+
+KEY = jax.random.key(0)
 
 # ---- likelihood ------------------------------------------------------------------------------------------------------
 
@@ -25,8 +34,8 @@ def test_a_uniform_byte_costs_eight_bits():
 
 def averaged(log_prob, state, batches, dims):
     """The mean over all batches, as a result has it."""
-    nats, kind, _ = log_probs(log_prob, state, batches, jax.random.key(0))
-    return summary(nats, kind, dims)
+    found = log_probs(log_prob, state, batches, jax.random.key(0))
+    return summary(found.nats, found.kind, dims, found.common_stderr)
 
 
 def gaussian_log_prob(state, batch, key):
@@ -59,13 +68,69 @@ def test_every_batch_has_its_own_noise():
 
 
 def test_upper_bounds_are_kept_beside_the_log_probabilities():
-    bounded = lambda state, batch, key: LogProb(batch["x"], "estimate", upper=batch["x"] + 1)  # noqa: E731
+    def bounded(state, batch, key):
+        x = batch["x"]
+        return LogProb(x, "estimate", upper=LogProb(x + 1, "upper_bound", common_stderr=jnp.full_like(x, 0.5)))
+
     batches = [{"x": jnp.arange(3.0)}, {"x": jnp.arange(2.0)}]
-    nats, kind, upper = log_probs(bounded, None, batches, jax.random.key(0))
-    np.testing.assert_array_equal(nats, [0, 1, 2, 0, 1])
-    np.testing.assert_array_equal(upper, nats + 1)
-    unbounded = lambda state, batch, key: LogProb(batch["x"], kind)  # noqa: E731
-    assert log_probs(unbounded, None, batches, jax.random.key(0))[2] is None
+    found = log_probs(bounded, None, batches, jax.random.key(0))
+    np.testing.assert_array_equal(found.nats, [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(found.upper.nats, found.nats + 1)
+    assert (found.kind, found.upper.kind) == ("estimate", "upper_bound")
+    assert (found.common_stderr, found.upper.common_stderr) == (0.0, 0.5)
+    unbounded = lambda state, batch, key: LogProb(batch["x"], "estimate")  # noqa: E731
+    assert log_probs(unbounded, None, batches, jax.random.key(0)).upper is None
+
+
+def test_what_all_examples_have_in_common_does_not_average_out():
+    """A thousand equal examples: the whole error is the common one, of a mean and of its interval."""
+    common = lambda state, batch, key: LogProb(  # noqa: E731
+        jnp.zeros(len(batch["x"])), "estimate", common_stderr=jnp.full(len(batch["x"]), 0.3)
+    )
+    result = averaged(common, None, [{"x": jnp.zeros((500, 1))}] * 2, 1)
+    assert result.n == 1000 and result.stderr == pytest.approx(0.3)
+    low, high = bootstrap(np.mean, np.zeros(1000), common_stderr=0.3)
+    assert (low, high) == pytest.approx((-1.96 * 0.3, 1.96 * 0.3), rel=1e-3)
+
+
+def test_the_difference_of_two_runs_holds_the_error_of_both(tmp_path):
+    """Paired by example, nats 1 apart in all: what is left is the error of each log Z, in quadrature."""
+    folders = []
+    for nats, common in ((2.0, 0.3), (3.0, 0.4)):
+        likelihood = density("estimate", -nats, unit="nats") | {"nats": nats, "common_stderr": common}
+        folders.append(make_run(tmp_path, f"ebm_{nats:g}", likelihood=likelihood))
+        np.save(folders[-1] / "evaluation" / "nats.npy", np.full(50, nats))
+    assert "-1.0000 ± 0.5000 (estimate, paired)" in compare(*folders)
+
+
+def test_divergences_from_a_toy_density_hold_the_error_of_log_z():
+    """Of a model that is the law itself, but for an unsure log Z: both KL divergences are 0 ± 1.96 times its error."""
+    law = toy.DENSITIES["gaussians8"]
+
+    def log_prob(state, batch, key):
+        nats = law.log_prob(batch["x"])
+        return LogProb(nats, "estimate", common_stderr=jnp.full_like(nats, 0.1))
+
+    run = SimpleNamespace(
+        sources={"test": SimpleNamespace(density=law)},
+        algorithm=SimpleNamespace(log_prob=log_prob),
+        eval_key=jax.random.key(0),
+    )
+    observer = SimpleNamespace(prepared=lambda run: None)
+    samples = np.asarray(law.sample(jax.random.key(1), 300))
+    for number in against_the_density(run, observer, samples, 0).values():
+        assert number.high - number.value == pytest.approx(0.196, abs=0.01)
+        assert number.value - number.low == pytest.approx(0.196, abs=0.01)
+
+
+def test_the_interval_of_a_path_length_is_about_its_value():
+    """Two paths in 1,000 are a thousand times as fast: the trimmed mean leaves them out, and so does its interval."""
+    speed = jnp.linspace(0.9, 1.1, 1000).at[7:9].set(1000.0)
+    walk = lambda state, key, t, cond: t[:, None] * speed[:, None]  # noqa: E731
+    run = SimpleNamespace(algorithm=SimpleNamespace(walk=walk, reads={"x": None}), eval_key=KEY, state=None)
+    seen = Extractor("x", "", "", lambda x, rounded=True: np.asarray(x, np.float64), None, None)
+    (number,) = path_length(run, seen, 1000, 0).values()
+    assert number.low < number.value < number.high < 2
 
 
 def test_kinds_are_never_mixed_and_nothing_is_averaged_over_nothing():

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,44 @@ def test_without_slurm_the_flag_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="--executor slurm: there is no sbatch"):
         executors.submit_to_slurm([["a.py"]], tmp_path)
+
+
+CHILD = """
+import os, signal, sys, time
+from genmap_jax.run.preemption import end_with_parent, stoppable
+with stoppable():
+    if sys.argv[1] == "late":  # the parent is gone before the child looks for it
+        print(os.getpid(), flush=True)
+        sys.stdin.readline()
+    end_with_parent()
+    if sys.argv[1] == "soon":
+        print(os.getpid(), flush=True)
+    try:
+        time.sleep(600)
+    finally:
+        open(sys.argv[2], "w").write("saved")
+"""
+
+
+@pytest.mark.parametrize("when", ["soon", "late"])
+def test_a_run_ends_saving_when_its_parent_is_killed(when, tmp_path):
+    code = "import sys; from genmap_jax.commands.executors import run_here; run_here(['-c', *sys.argv[1:]])"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, CHILD, when, str(tmp_path / "saved")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdin.close()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "saved").exists():
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail("the child outlives its parent")
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -177,7 +177,7 @@ def test_wrong_arguments_are_named(kind, arguments, words):
         (np.zeros((0, 8, 8, 1), np.uint8), "at least one"),
         (np.zeros((2, 8, 8, 1), np.int32), "uint8"),
         (np.zeros((2, 9, 8, 1), np.uint8), "8, 8, 1"),
-        (np.full((2, 8, 8, 1), np.nan, np.float32), "NaN"),
+        (np.full((2, 8, 8, 1), 0.5, np.float32), r"float32; give uint8 grey levels 0\.\.16"),
     ],
 )
 def test_wrong_images_are_refused(digits, images, words):
@@ -188,8 +188,11 @@ def test_wrong_images_are_refused(digits, images, words):
 def test_images_before_rounding_have_features(digits):
     """Floats in grey levels that are integers give what the bytes give; features move with less than a level."""
     images = take("test", 5)["image"]
-    np.testing.assert_allclose(digits.features(images.astype(np.float32)), digits.features(images), atol=1e-6)
-    assert np.abs(digits.features(images + np.float32(1e-2)) - digits.features(images)).max() > 0
+    before = lambda x: digits.features(x, rounded=False)  # noqa: E731
+    np.testing.assert_allclose(before(images.astype(np.float32)), digits.features(images), atol=1e-6)
+    assert np.abs(before(images + np.float32(1e-2)) - digits.features(images)).max() > 0
+    with pytest.raises(ValueError, match="NaN"):
+        before(np.full((2, 8, 8, 1), np.nan, np.float32))
 
 
 def test_batches_compile_once_and_drop_the_padding():

@@ -436,6 +436,8 @@ def test_combinations_without_a_meaning_are_refused():
         gan.algorithm(gan.Config(space=vectors(2), squash=True), batch_size=4)
     with pytest.raises(ValueError, match="'hue' needs images of 1 or 3 channels"):
         gan.algorithm(gan.Config(space=images(8, 8, 2), augment=("hue",)), batch_size=4)
+    with pytest.raises(ValueError, match="accumulate=2: network='dcgan' normalises by the batch"):
+        gan.algorithm(gan.Config(space=images(8, 8, 1), network="dcgan", depth=1, accumulate=2), batch_size=4)
     with pytest.raises(ValueError, match="batch_size=10 .* multiple of 4"):
         gan.algorithm(gan.Config(space=vectors(2), critic_steps=2, accumulate=2), batch_size=10)
 

@@ -33,6 +33,7 @@ ARCHITECTURES = {
     "qwen2": gpt.QWEN2 | {"heads": 4, "kv_heads": 2, "theta": 100.0},
     "everything": {
         **{"norm": "rms", "positions": "rope", "mlp": "relu2", "bias": "none", "heads": 4, "kv_heads": 1, "hidden": 24},
+        "head_dim": 6,
         **{"qk_norm": True, "softcap": 5.0, "residual_scales": True, "tied": False},
     },
     "window": {"window": 4},
@@ -332,8 +333,15 @@ def test_completions_end_with_a_stop_token():
     np.testing.assert_array_equal(stopped, np.where(drawn, 2, free))
     assert drawn.any(-1).sum() > 8 and (free[drawn] != 2).any() and (~drawn[0]).any()
     np.testing.assert_array_equal(run(dataclasses.replace(cfg, stop=2)), stopped)
-    with pytest.raises(ValueError, match="stop=5"):
-        run(cfg, stop=5)
+    several = run(cfg, stop=(4, 2))
+    ended = np.isin(free, (4, 2))
+    before = np.cumsum(ended, axis=-1) - ended == 0  # up to the first of them, included
+    np.testing.assert_array_equal(several, np.where(before, free, 4))
+    assert (free[before] == 2).any() and (free[before] == 4).any()
+    np.testing.assert_array_equal(run(dataclasses.replace(cfg, stop=(4, 2))), several)
+    for wrong, words in ((5, "stop=5"), ((1, 5), "stop=1, 5"), ((), "stop="), (-1, "stop=-1")):
+        with pytest.raises(ValueError, match=words):
+            run(cfg, stop=wrong)
 
 
 def test_completions_of_labels():
@@ -381,9 +389,14 @@ def test_the_script_stops_and_takes_a_label(monkeypatch, capsys):
     assert len(free) == 5 and all(set(text[2:]) == {"a", "b"} and len(text) == 22 for text in free)
     assert ask("--label", "0", "--stop", "b").split("\n\n")[:-1] == [text.split("b")[0] for text in free]
     assert ask("--label", "0", "--stop", "98").split("\n\n")[:-1] == [text.split("b")[0] for text in free]
+    both = ask("--label", "0", "--stop", "b", "--stop", "a").split("\n\n")[:-1]
+    assert both == ["p."] * 5
     assert set(ask("--label", "1", "--stop", "\n")) <= set("p.xy\n")
     assert ask("--label", "1", "--stop", "\n", "--top-k", "1") == ask("--label", "1", "--stop", "10", "--top-k", "1")
-    for wrong, message in ((("--stop", "ab"), "2 tokens"), ((), "classes=2"), (("--label", "2"), "classes=2")):
+    for wrong, message in (
+        *((("--stop", "ab"), "2 tokens"), ((), "classes=2"), (("--label", "2"), "classes=2")),
+        *((("--length", "32"), "reads 32 tokens already"), (("--seed", "-1"), "--seed -1")),
+    ):
         with pytest.raises(SystemExit):
             ask(*wrong, *([] if "--label" in wrong or not wrong else ["--label", "0"]))
         assert message in capsys.readouterr().err
@@ -620,6 +633,31 @@ def test_adjusted_laws_at_their_ends():
     np.testing.assert_array_equal(jnp.isfinite(decoding.top_k(jnp.zeros(9), 4)), np.arange(9) < 4)
 
 
+def test_top_p_of_one_drops_no_token():
+    """Of 50,000 with a long tail, where the sum of the more likely ones rounds to 1 before the last; compiled too."""
+    logits = 4.0 * jax.random.normal(jax.random.key(0), (4, 50_000))
+    np.testing.assert_array_equal(decoding.top_p(logits, 1.0), logits)
+    np.testing.assert_array_equal(jax.jit(decoding.top_p)(logits, 1.0), logits)
+    assert not np.isfinite(decoding.top_p(logits, 0.999)).all()
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_tokens_without_a_law_are_marked(value):
+    """A token whose logits are not finite is -1, whatever the law to draw from; the others are as they were."""
+    law = decoding.Law(temperature=0.7, top_k=4, top_p=0.9)
+
+    def step(cache, token, t):
+        logits = jnp.zeros((3, 5)).at[1, 2].set(jnp.where(t == 1, value, 0.0))
+        return logits, cache
+
+    fine = lambda cache, token, t: (jnp.zeros((3, 5)), cache)  # noqa: E731
+    keys = jax.random.split(jax.random.key(0), 3)
+    broken, whole = (decoding.decode(each, None, 4, keys=keys, adjust=law, stop=4) for each in (step, fine))
+    assert broken[1, 1] == -1
+    broken = broken.at[1].set(whole[1])
+    np.testing.assert_array_equal(broken, whole)
+
+
 def test_a_prompt_forces_its_own_tokens_and_no_others():
     """Forcing what would be drawn anyway changes nothing; a forced token changes only what comes after it."""
     cfg = gpt.Config(vocab=17, length=8, layers=1, heads=2, width=16)
@@ -659,12 +697,25 @@ def test_a_prompt_forces_its_own_tokens_and_no_others():
         ({"top_k": 257}, "top_k=257"),
         ({"min_p": 1.5}, "min_p=1.5"),
         ({"stop": 256}, "stop=256"),
+        ({"stop": (1, 256)}, "stop=1, 256"),
+        ({"stop": ()}, "stop="),
+        ({"head_dim": 0}, "head_dim=0"),
+        ({"head_dim": 5, "positions": "rope"}, "head_dim"),
+        ({"positions": "rope", "scaling": rope.Scaling("llama3", 8.0, 0, 4.0)}, "scaling.original=0"),
+        ({"positions": "rope", "scaling": rope.Scaling("llama3", 8.0, 64, 1.0)}, "scaling.slow=1.0"),
         ({"positions": "rope", "width": 12, "heads": 4}, "odd"),
     ],
 )
 def test_a_bad_config_is_one_clear_error(change, message):
     with pytest.raises(ValueError, match=message):
         gpt.algorithm(gpt.Config(**change), batch_size=8)
+
+
+def test_a_diverged_model_completes_nothing():
+    cfg = gpt.Config(vocab=5, length=16, layers=1, heads=1, width=8)
+    params = jax.tree.map(lambda p: p * jnp.nan, perturbed(cfg))
+    with pytest.raises(ValueError, match="2 of 2 samples hold tokens that no probabilities were given for"):
+        complete(cfg, params, [[1, 2]], 3, jax.random.key(0), samples=2)
 
 
 def test_bad_prompts_are_refused_before_anything_compiles():
@@ -687,8 +738,9 @@ def test_labels_that_are_missing_or_too_many_are_named():
         gpt.log_prob(plain, None, tokens, label)
     with pytest.raises(ValueError, match="classes=3.*label"):
         gpt.log_prob(conditional, None, tokens)
-    with pytest.raises(ValueError, match="classes=3"):
-        gpt.log_prob(conditional, None, tokens, label + 3)
+    for wrong in (label + 3, label - 1):
+        with pytest.raises(ValueError, match="classes=3"):
+            gpt.log_prob(conditional, None, tokens, wrong)
     with pytest.raises(ValueError, match=r"label has shape \(1,\)"):
         gpt.log_prob(conditional, None, tokens, label[:1])
     with pytest.raises(ValueError, match="classes=3.*label"):
@@ -715,6 +767,8 @@ def test_tokens_and_positions_that_a_lookup_would_clip_are_refused():
         gpt.logits(cfg, None, whole[0])
     with pytest.raises(ValueError, match="segments has shape"):
         gpt.logits(cfg, None, whole, None, whole[:, :4])
+    with pytest.raises(ValueError, match="tokens are float32"):
+        jax.eval_shape(partial(gpt.log_prob, cfg), params, jnp.zeros((2, 8)))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Latent diffusion: its bound against the VAE's, whose prior is one a fresh diffusion model has exactly."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,12 +58,37 @@ def test_both_parts_learn():
     assert ours > elbo + 0.1
 
 
+@pytest.mark.parametrize("antithetic", [True, False])
+def test_the_prior_is_trained_at_the_times_it_asks_for(antithetic, monkeypatch):
+    """Evenly spaced over the batch of n, so that exp(2 pi i n t) is the same for all, or independent."""
+    n, loss = 64, diffusion.training_loss
+
+    def watched(cfg):
+        def terms(params, keys, batch):
+            phase = 2.0 * jnp.pi * n * batch["t"]
+            return loss(cfg)(params, keys, batch) | {"cos": jnp.cos(phase), "sin": jnp.sin(phase)}
+
+        return terms
+
+    monkeypatch.setattr(diffusion, "training_loss", watched)
+    prior = dataclasses.replace(PRIOR, antithetic=antithetic)
+    cfg = latent_diffusion.Config(vectors(3), autoencoder=AUTOENCODER, prior=prior)
+    algorithm = latent_diffusion.algorithm(cfg, batch_size=n)
+    batch = {"x": np.zeros((n, 3), np.float32)}
+    state = jax.jit(algorithm.init)(jax.random.key(0), batch)
+    _, metrics = jax.jit(algorithm.step)(state, batch, jax.random.key(1))
+    assert (np.hypot(metrics["cos"], metrics["sin"]) > 0.99) == antithetic
+
+
 def test_bad_parts_are_refused():
     bad = latent_diffusion.Config(vectors(3), autoencoder=AUTOENCODER, prior=diffusion.Config(vectors(2), eta=2.0))
-    with pytest.raises(ValueError, match="^eta="):
+    with pytest.raises(ValueError, match="eta="):
         latent_diffusion.algorithm(bad, batch_size=2)
     bad = latent_diffusion.Config(vectors(3), prior=diffusion.Config(vectors(2), power_ema=(0.1,)))
     with pytest.raises(ValueError, match="prior.power_ema"):
+        latent_diffusion.algorithm(bad, batch_size=2)
+    bad = latent_diffusion.Config(vectors(3), prior=diffusion.Config(vectors(2), classes=3))
+    with pytest.raises(ValueError, match="prior.classes=3"):
         latent_diffusion.algorithm(bad, batch_size=2)
     with pytest.raises(ValueError, match="^bound_samples="):
         latent_diffusion.algorithm(latent_diffusion.Config(vectors(3), bound_samples=0), batch_size=2)

@@ -26,7 +26,8 @@ PYTHON = """\
 case "$1 $2" in
   "-c import"*) exit 0 ;;
   "-V ") echo "Python 3.11.99"; exit 0 ;;
-  "-m venv") mkdir -p "$4/bin" "$4/lib/python3.11/site-packages/jaxlib-9.9.dist-info" && cp "$0" "$4/bin/python" ;;
+  "-m venv") mkdir -p "$5/bin" "$5/lib/python3.11/site-packages/jaxlib-9.9.dist-info" && cp "$0" "$5/bin/python" ;;
+  "-m ensurepip") exit 0 ;;
   "-m pip") [ "$3" = --version ] && exit 0; [ -z "$PIP_FAILS" ] || exit 1 ;;
 esac
 for arg in "$(basename "$0")" "$@"; do printf '%s\\n' "$arg"; done >>"$LOG"
@@ -85,7 +86,7 @@ def test_scripts_parse_and_can_be_executed(script):
 
 def test_first_use_installs_with_the_constraints(checkout):
     venv, pip, run = checkout.run("local.sh")
-    assert venv == ["base", "-m", "venv", "--clear", f"{checkout.root}/.venv"]
+    assert venv == ["base", "-m", "venv", "--clear", "--without-pip", f"{checkout.root}/.venv"]
     assert pip[:4] == ["python", "-m", "pip", "install"]
     assert pip[-4:] == ["-e", f"{checkout.root}[dev]", "-c", f"{checkout.root}/constraints.txt"]
     assert run == ["python", *GENMAP, "map"]
@@ -135,6 +136,51 @@ def test_a_missing_python_is_a_clear_error(checkout):
     assert "Python 3.11 or newer is needed" in checkout.stderr and "python-that-is-not-there" in checkout.stderr
     old = executable(checkout.root.parent / "old", "#!/bin/sh\nexit 1\n")
     assert checkout.run("local.sh", code=1, PYTHON=str(old)) == []
+
+
+def test_an_environment_that_is_not_ours_is_kept(checkout):
+    """`uv venv` makes one without pip. What the scripts began themselves, and did not finish, they make again."""
+    mine = executable(checkout.root / ".venv/bin/python", "#!/bin/sh\nexit 1\n")
+    assert checkout.run("local.sh", code=2) == []
+    assert mine.exists() and "Move it away, or give it pip" in checkout.stderr
+    (checkout.root / ".venv/extra").write_text("")  # the first thing that is written into one of ours
+    assert checkout.run("local.sh")[0][:3] == ["base", "-m", "venv"]
+    shutil.rmtree(checkout.root / ".venv")
+    (checkout.root / ".venv").mkdir()
+    assert checkout.run("local.sh")[0][:3] == ["base", "-m", "venv"], "an empty folder is nobody's"
+
+
+def test_home_may_be_unset(checkout):
+    del checkout.env["HOME"]
+    checkout.run("local.sh", "list")
+    assert "/.cache/genmap_jax/compiled/jaxlib-9.9-cpu-" in checkout.settings
+
+
+def test_slurm_runs_again_what_the_exit_codes_say_can_go_on():
+    """Every code of run/launch.py that means "run the same command again", in both scripts and the table of codes."""
+    from genmap_jax.commands.executors import ARRAY
+    from genmap_jax.run import launch
+
+    again = {launch.PREEMPTED, launch.STUCK, 143}
+    text = (ROOT / "launch/slurm.sbatch").read_text()
+    assert set(map(int, re.findall(r"\$code -eq (\d+)", text))) == again | {134}
+    filled = ARRAY.format(
+        jobs="", count=1, folder="", here="", python="", preempted=launch.PREEMPTED, stuck=launch.STUCK
+    )
+    assert set(map(int, re.findall(r"\$code -eq (\d+)", filled))) == again
+    documented = set(map(int, re.findall(r"^    (\d+) ", launch.__doc__, re.MULTILINE)))
+    codes = {
+        launch.FINISHED,
+        1,
+        launch.BAD_INPUT,
+        launch.NON_FINITE,
+        launch.PREEMPTED,
+        launch.STUCK,
+        launch.INTERRUPTED,
+    }
+    assert documented == codes
+    table = (ROOT / "docs/runs.md").read_text()
+    assert codes | {134, 143} == set(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE)))
 
 
 def test_a_python_without_venv_is_a_clear_error(checkout):

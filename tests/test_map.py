@@ -205,9 +205,10 @@ def test_a_damaged_sampler_is_refused(vae, monkeypatch):
     before = card(vae)
     (vae / "measured.npz").rename(vae / "aside.npz")
     evaluate_run(vae, EXPERIMENTS, samples=100)
-    assert "NaN or infinite" in card(vae)["samples_why"] and not card(vae)["metrics"]
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        sample(vae, EXPERIMENTS, 10)
+    assert f"{vae}, step 120: 100 of 100 samples hold NaN" in card(vae)["samples_why"] and not card(vae)["metrics"]
+    with pytest.raises(ValueError, match="10 of 10 samples hold NaN or infinite values; the model has diverged"):
+        sample(vae, EXPERIMENTS, 10, out=vae / "never")
+    assert not (vae / "never").exists()
     (vae / "aside.npz").rename(vae / "measured.npz")
     monkeypatch.undo()
     evaluate_run(vae, EXPERIMENTS, samples=100)
@@ -274,11 +275,11 @@ def test_a_run_names_its_script_but_does_not_choose_it(vae, tmp_path, capsys):
         (("evaluate", "{vae}", "--samples", "3"), "at least 20"),
         (("evaluate", "{vae}", "--experiments", "nowhere"), "--experiments"),
         (("compare", "{vae}", "nowhere"), "genmap evaluate"),
-        (("sample", "{vae}", "-n", "0"), "at least one"),
+        (("sample", "{vae}", "-n", "0"), "at least 1"),
         (("list", "nowhere"), "nowhere is not a folder"),
         (("map", "--data", "faces"), "no experiment on it, only on"),
         (("map", "--only", "vae,bert"), "--only bert"),
-        (("map", "--budget", "0"), "minutes above 0"),
+        (("map", "--budget", "0"), "above 0"),
         (("map", "nowhere"), "holds no run folder"),
         (("list", "--", "--steps", "3"), "genmap map"),
     ],

@@ -367,6 +367,14 @@ def test_one_text_is_cut_and_keeps_every_byte(raw):
     assert parts[2] == b"held out"
 
 
+def test_a_text_too_short_for_three_splits_is_named(raw):
+    (raw / "note.txt").write_text("short")
+    assert "a text of 5 characters is too short to be cut into train, validation, test" in refused("note", raw)
+    (raw / "note.txt").write_text("longer")
+    data.prepare("note", None, raw)
+    assert b"".join(text_of("note", split) for split in SPLITS) == b"longer"
+
+
 def test_documents_of_json_lines(raw):
     """One document a line, whatever it holds; in their order within a split, each in one split only."""
     documents = [f"<{i}> {ODD}" for i in range(40)]
@@ -403,9 +411,10 @@ def test_several_texts_are_documents_and_their_folders_splits(raw):
 
 
 def test_broken_texts_are_named(raw):
-    (raw / "a.jsonl").write_text('{"text": "fine"}\n{"body": "x"}\nno\n{"text": 3}\n[1]\n{"text": "\\ud800"}\n')
+    lines = ['{"text": "fine"}', '{"body": "x"}', "no", '{"text": 3}', "[1]", '{"text": "\\ud800"}', "null"]
+    (raw / "a.jsonl").write_text("\n".join([*lines, '{"text": null}', ""]))
     told = refused("mine", raw)
-    assert '5 could not be read: a.jsonl, line 2 (not {"text": ...}), a.jsonl, line 3' in told and "line 6" in told
+    assert '7 could not be read: a.jsonl, line 2 (not {"text": ...}), a.jsonl, line 3' in told and "line 8" in told
     (raw / "a.jsonl").unlink()
     (raw / "b.txt").write_bytes(b"caf\xe9")
     assert "b.txt (not UTF-8" in refused("mine", raw)

@@ -36,6 +36,17 @@ def test_yarn_as_published():
     assert (long[:20] == 1).all() and (long[-16:] == 0.25).all() and (np.diff(long) <= 0).all()
 
 
+def test_llama3_as_published():
+    """Factor 8, original length 64, theta 1e4, head 8. The planes make 10.2, 1.02, 0.102 and 0.0102 turns within it."""
+    llama3 = rope.Scaling("llama3", 8.0, 64, fast=4.0, slow=1.0)
+    stays = (64 * 0.1 / (2 * np.pi) - 1) / 3  # of the second plane
+    second = 0.1 * ((1 - stays) / 8 + stays)
+    np.testing.assert_allclose(rope.frequencies(8, 1e4, llama3), [1, second, 0.00125, 0.000125], rtol=1e-12)
+    assert rope.sharpness(llama3) == 1.0
+    long = rope.frequencies(128, 5e5, rope.Scaling("llama3", 8.0, 8192, 4.0, 1.0)) / rope.frequencies(128, 5e5)
+    assert (long[:20] == 1).all() and (long[-20:] == 0.125).all() and (np.diff(long) <= 0).all()
+
+
 def test_linear_and_ntk():
     plain = rope.frequencies(16, 1e4)
     np.testing.assert_allclose(rope.frequencies(16, 1e4, rope.Scaling("linear", 4.0)), plain / 4)

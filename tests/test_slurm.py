@@ -190,7 +190,7 @@ def test_preempted_job_goes_on_where_it_stopped(cluster, checkout, tmp_path):
     assert 0 < saved < steps
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     logged = [row["step"] for row in rows]
-    assert logged == sorted({*range(log_every, steps + 1, log_every), saved})  # none lost, none twice
+    assert logged == list(range(log_every, steps + 1, log_every))  # none lost, none twice, none of the stop
     assert all(row["examples"] == row["step"] * batch_size for row in rows)
     assert json.loads((run / "environment.json").read_text())["processes"] == 2
     assert (run / "result.json").exists()

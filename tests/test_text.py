@@ -167,8 +167,26 @@ def test_a_tokenizer_that_loses_text_gives_estimates_only(root, tmp_path, capsys
     lossy.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     lossy.save(str(tmp_path / "tokenizer.json"))
     source, _, _ = whole(root, "train", str(tmp_path / "tokenizer.json"))
-    assert "loses text of 3 of 4 documents" in capsys.readouterr().err  # the empty one is spelled
+    assert "loses text of 4 of 4 documents" in capsys.readouterr().err
     assert [source.kind(kind) for kind in ("exact", "lower_bound")] == ["estimate", "estimate"]
+
+
+def test_a_tokenizer_without_a_newline_loses_what_parts_documents(tmp_path, capsys):
+    """Every document is spelled exactly, but nothing is between them: of two documents the text is not theirs."""
+    tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed (extra `text`)")
+    letters = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate("abc")}, []))
+    letters.decoder = tokenizers.decoders.Fuse()
+    letters.save(str(tmp_path / "letters.json"))
+    for name, documents in (("one", ["abcabcabcabc"]), ("two", ["abc"] * 2 + ["cab"] * 2 + ["bca"] * 2)):
+        (tmp_path / name).mkdir()
+        for i, document in enumerate(documents):
+            (tmp_path / name / f"{i}.txt").write_text(document)
+        data.prepare(name, tmp_path, tmp_path / name)
+    kinds = {}
+    for name in ("one", "two"):
+        how = {"data_dir": tmp_path, "length": 1, "tokenizer": str(tmp_path / "letters.json")}
+        kinds[name] = [data.load(name, split, **how).kind("exact") for split in SPLITS]
+    assert set(kinds["one"]) == {"lower_bound"} and "estimate" in kinds["two"]
 
 
 # ---- texts from their original files ---------------------------------------------------------------------------------
@@ -204,6 +222,9 @@ def test_line_ends_are_bytes_like_others(tmp_path):
     sources = [data.load("tiny_shakespeare", split, data_dir=tmp_path, length=1) for split in SPLITS]
     tokens = [source.take(np.arange(source.size))["tokens"][:, 0].astype(np.uint8) for source in sources]
     assert b"".join(part.tobytes() for part in tokens) == text.encode()
+    (raw / "input.txt").write_bytes(b"short")
+    with pytest.raises(ValueError, match="input.txt: 5 characters are too few"):
+        data.prepare("tiny_shakespeare", tmp_path / "short", raw)
     (raw / "input.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ValueError, match="input.txt is not UTF-8"):
         data.prepare("tiny_shakespeare", tmp_path / "new", raw)
@@ -224,6 +245,9 @@ def test_openwebtext_goes_to_its_splits_by_number(tmp_path):
     assert parts["train"] == [page for i, page in enumerate(pages) if i % 1000]
     (raw / "b.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ValueError, match="b.parquet is not a Parquet file"):
+        data.prepare("openwebtext", tmp_path / "new", raw)
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x", None]}), raw / "b.parquet")
+    with pytest.raises(ValueError, match="b.parquet: document 1501 is None, not a text"):
         data.prepare("openwebtext", tmp_path / "new", raw)
     pyarrow.parquet.write_table(pyarrow.table({"body": ["x"]}), raw / "b.parquet")
     with pytest.raises(ValueError, match="b.parquet is not a Parquet file"):

@@ -178,7 +178,7 @@ def test_probabilities_of_all_images_sum_to_one_and_the_bound_reaches_them(tiny)
 def test_samples_have_the_frequencies_of_the_density(tiny):
     algorithm, state, log_p = tiny
     n = 50_000
-    x = np.asarray(jax.jit(algorithm.sample, static_argnums=2)(state, KEY, n))
+    x = TINY.space.as_batch(jax.jit(algorithm.sample, static_argnums=2)(state, KEY, n))
     assert x.dtype == np.uint8 and x.shape == (n, 1, 2, 1)
     counts = np.bincount(x.reshape(n, 2) @ np.array([3, 1]), minlength=9)
     expected = n * np.exp(log_p)

@@ -25,7 +25,7 @@ Gaussian with the exact CDF; no augmentation, no dropout.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import flax.struct
@@ -49,7 +49,6 @@ from genmap_jax.algorithm import (
     init_state,
     minimise,
 )
-from genmap_jax.choices import check_choices
 from genmap_jax.keys import example_keys, uniform
 from genmap_jax.nn.adm import ADM
 from genmap_jax.nn.dit import DiT
@@ -58,10 +57,11 @@ from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives import diffusion_bound
 from genmap_jax.objectives.denoising import Weighting, even_times, weighted_denoising
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Count, NotNegative, Positive, Range, Share, check_options
 from genmap_jax.processes import Denoise, log_snr, predictions
 from genmap_jax.processes.log_snr import Schedule
 from genmap_jax.samplers import denoising, guidance
-from genmap_jax.shapes import expect
+from genmap_jax.shapes import expect, expect_label
 from genmap_jax.spaces import Space, labels
 
 EMBEDDING = 128
@@ -91,10 +91,10 @@ class Config:
 
     space: Space
     """The space of one example: images or vectors."""
-    classes: int | None = None
+    classes: Count | None = None
     """Classes of the labels of the data; the model is then p(x | label) and, where labels are dropped, p(x) too. None
     reads no labels."""
-    label_drop: float = 0.1
+    label_drop: Annotated[float, Range(0, below=1)] = 0.1
     """Share of training labels that are replaced by "none", which classifier-free guidance needs."""
 
     schedule: Literal["linear", "ddpm", "cosine", "flow", "lognormal", "karras", "learned"] = "linear"
@@ -103,7 +103,7 @@ class Config:
     """The log SNR at time 0, where the data are decoded: sigma = exp(-log_snr / 2) = 0.0013 (VDM)."""
     log_snr_min: float = -5.0
     """The log SNR at time 1, where sampling starts: sigma = 12 (VDM)."""
-    log_sigma: tuple[float, float] = log_snr.LOG_SIGMA
+    log_sigma: tuple[float, Positive] = log_snr.LOG_SIGMA
     """Mean and standard deviation of log sigma under "lognormal": which noise levels training looks at (EDM: -1.2 and
     1.2). Too low a mean on large or plain images, and the model learns strokes but neither shapes nor labels, which
     form at much noise."""
@@ -112,7 +112,7 @@ class Config:
     is the posterior mean."""
     weighting: Weighting = "vlb"
     """The weight of the loss at each noise level; see `objectives.denoising.weight`."""
-    data_std: float = 1.0
+    data_std: Positive = 1.0
     """Standard deviation of the data, images counted from -1 to 1. The scaling of F uses it (EDM: 0.5), and the prior
     N(0, data_std^2 + sigma^2) at time 1."""
     antithetic: bool = True
@@ -120,17 +120,17 @@ class Config:
 
     network: Literal["mlp", "unet", "adm", "dit"] = "mlp"
     """The network: a residual MLP, the U-Net of DDPM++, that of ADM, or a transformer on patches."""
-    width: int = 256
+    width: Count = 256
     """Hidden units of "mlp", channels of "unet" and "adm" at the finest resolution, or width of a token of "dit"."""
-    blocks: int = 3
+    blocks: Count = 3
     """Residual or transformer blocks; those of "unet" and "adm" are counted per resolution."""
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    channel_mult: tuple[Count, ...] = (1, 2, 2, 2)
     """Channels of "unet" and "adm" at each resolution in units of width, finest first."""
-    attention: tuple[int, ...] = (16,)
+    attention: tuple[Count, ...] = (16,)
     """Resolutions of "unet" and "adm" that have self-attention."""
-    head_width: int = 64
+    head_width: Count = 64
     """Channels of an attention head of "adm" and "dit"."""
-    patch: int = 2
+    patch: Count = 2
     """Side of a patch of "dit", in pixels."""
     fourier: tuple[int, ...] = ()
     """Exponents n of extra inputs sin and cos (2^n pi x), by which a network sees the last bits (VDM: 7, 8)."""
@@ -140,37 +140,38 @@ class Config:
     sample_schedule: log_snr.Name | None = None
     """The schedule whose evenly spaced times the sampler steps through; None takes that of training ("linear" for a
     learned one)."""
-    sample_steps: int = 250
+    sample_steps: Count = 250
     """Steps of the sampler; "heun" makes two evaluations in each."""
-    eta: float = 0.0
+    eta: Share = 0.0
     """The noise of "ddim": from the ODE (0) to ancestral sampling (1)."""
-    churn: float = 0.0
+    churn: NotNegative = 0.0
     """The noise S_churn that "heun" adds and removes again, at all noise levels."""
-    guidance: float = 1.0
-    """The weight of classifier-free guidance: 1 is the conditional model, above it labels count for more."""
-    guidance_interval: tuple[float, float] = (0.0, 1e9)
+    guidance: NotNegative = 1.0
+    """The weight of classifier-free guidance: 0 is the unconditional model, 1 the conditional one, and above it labels
+    count for more."""
+    guidance_interval: tuple[NotNegative, NotNegative] = (0.0, 1e9)
     """The noise levels sigma between which samples are guided."""
-    guidance_rescale: float = 0.0
+    guidance_rescale: Share = 0.0
     """Share of the guided prediction that is brought back to the spread of the unguided one."""
 
     likelihood: Literal["bound", "ode"] = "bound"
     """What log_prob gives: the variational bound, or the estimate by the ODE."""
-    bound_steps: int | None = None
+    bound_steps: Count | None = None
     """The number of steps T of the bound, all of whose terms are computed; None is continuous time."""
-    bound_draws: int = 64
+    bound_draws: Count = 64
     """Draws of time averaged per example by the bound in continuous time."""
     divergence: Literal["exact", "hutchinson"] = "exact"
     """How "ode" computes the divergence: "exact" costs D Jacobian products, right up to some 64 dimensions."""
-    probes: int = 1
+    probes: Count = 1
     """Probes averaged per example by "hutchinson"; from 2 on, the likelihood has a standard error."""
-    tol: float = 1e-4
+    tol: Positive = 1e-4
     """The relative and absolute tolerance of the ODE solver, in likelihood and sampler."""
 
     optim: Optim = Optim()
     """The optimizer."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """The half-life of the parameters' average, in examples; None evaluates the last parameters."""
-    power_ema: tuple[float, ...] = ()
+    power_ema: tuple[Annotated[float, Range(above=0, most=averaging.WIDEST)], ...] = ()
     """Widths of further averages that are tracked, from which experiments/post_hoc_ema.py makes any other (EDM2: 0.05
     and 0.1)."""
 
@@ -239,16 +240,14 @@ def schedule_of_bound(cfg: Config, params: Params) -> Schedule:
 def denoiser(cfg: Config, params: Params) -> Denoise:
     """denoise(y [B, *shape], sigma [B], label [B] or None) -> x_hat; the label `classes` stands for "none".
 
-    Raises ValueError on other shapes, and unless labels come exactly with a conditional model.
+    Raises ValueError on other shapes, unless labels come exactly with a conditional model, and for known labels that
+    are none.
     """
 
     def network(y, log_sigma, label):
-        if (label is None) != (cfg.classes is None):
-            raise ValueError(
-                f"label: classes={cfg.classes}, so {'labels are needed' if label is None else 'give None'}"
-            )
         expect((None, *cfg.space.shape), y=y)
-        expect((y.shape[0],), sigma=log_sigma, **({} if label is None else {"label": label}))
+        expect((y.shape[0],), sigma=log_sigma)
+        expect_label(label, y.shape[0], cfg.classes, none=True)
         return Network(cfg).apply({"params": params["network"]}, y, log_sigma, label)
 
     if cfg.prediction == "levels":
@@ -270,7 +269,15 @@ def guided_denoiser(cfg: Config, params: Params) -> Denoise:
 def sigmas_of(cfg: Config) -> np.ndarray:
     """Noise levels of the sampler, falling from sigma at log_snr_min to sigma at log_snr_max, then 0."""
     name = cfg.sample_schedule or ("linear" if cfg.schedule == "learned" else cfg.schedule)
-    return denoising.grid(log_snr.fixed(name, cfg.log_snr_max, cfg.log_snr_min, cfg.log_sigma), cfg.sample_steps)
+    schedule = log_snr.fixed(name, cfg.log_snr_max, cfg.log_snr_min, cfg.log_sigma)
+    return denoising.levels(cfg.sampler, schedule, cfg.sample_steps)
+
+
+def training_times(cfg: Config, key: Key, size: int, axis_name: str | None) -> Array:
+    """Uniform times of a batch, [size]."""
+    if cfg.antithetic:
+        return even_times(key, size, axis_name)
+    return uniform(example_keys(key, size, axis_name))
 
 
 def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array]]:
@@ -312,8 +319,10 @@ def check(cfg: Config) -> None:
     cfg.space.check()
     shape, images = cfg.space.shape, cfg.space.image
     convolutional = cfg.network in ("unet", "adm")
+    check_options(cfg)
+    if convolutional and not cfg.channel_mult:
+        raise ValueError(f"channel_mult={cfg.channel_mult}: network={cfg.network!r} needs one resolution at least")
     factor = 2 ** (len(cfg.channel_mult) - 1) if convolutional else cfg.patch if cfg.network == "dit" else 1
-    check_choices(cfg)
     if not cfg.log_snr_min < cfg.log_snr_max:
         raise ValueError(f"log_snr_min={cfg.log_snr_min} must be less than log_snr_max={cfg.log_snr_max}: swap them")
     if cfg.schedule == "learned" and cfg.weighting != "vlb":
@@ -333,26 +342,16 @@ def check(cfg: Config) -> None:
         raise ValueError(
             "prediction='levels' is of images, under any weighting but 'output': choose another of the two"
         )
-    if cfg.data_std <= 0:
-        raise ValueError(f"data_std={cfg.data_std}: give the standard deviation of the data, above 0")
     if cfg.sample_steps < denoising.least_steps(cfg.sampler):
         least = denoising.least_steps(cfg.sampler)
         raise ValueError(f"sample_steps={cfg.sample_steps}: sampler={cfg.sampler!r} needs at least {least}")
-    if not 0.0 <= cfg.eta <= 1.0 or cfg.churn < 0.0:
-        raise ValueError(f"eta={cfg.eta}, churn={cfg.churn}: eta is from 0 to 1, churn at least 0")
     if cfg.guidance != 1.0 and (cfg.classes is None or not cfg.label_drop):
         raise ValueError(
             f"guidance={cfg.guidance} needs a conditional and an unconditional model: "
             "set classes and label_drop, or guidance=1"
         )
-    if not 0.0 <= cfg.label_drop < 1.0:
-        raise ValueError(f"label_drop={cfg.label_drop} is a share of the labels: give a number from 0 to below 1")
-    if not all(0.0 < width <= averaging.WIDEST for width in cfg.power_ema):
-        raise ValueError(f"power_ema={cfg.power_ema}: shares of the run, above 0 and at most {averaging.WIDEST:.3f}")
-    if cfg.bound_steps is not None and cfg.bound_steps < 1 or cfg.bound_draws < 1 or cfg.probes < 1:
-        raise ValueError(
-            f"bound_steps={cfg.bound_steps}, bound_draws={cfg.bound_draws}, probes={cfg.probes}: at least 1"
-        )
+    if not cfg.guidance_interval[0] < cfg.guidance_interval[1]:
+        raise ValueError(f"guidance_interval={cfg.guidance_interval}: give the lower noise level first")
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
@@ -371,7 +370,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         if cfg.schedule == "learned":
             params["schedule"] = log_snr.Learned().init(for_schedule, jnp.zeros(1))["params"]
         if cfg.weighting == "uncertainty":
-            params["uncertainty"] = Uncertainty().init(key, jnp.zeros(1))["params"]
+            params["uncertainty"] = Uncertainty().init(for_schedule, jnp.zeros(1))["params"]  # never both; all zeros
         state = init_state(params, tx, cfg.ema_halflife)
         tracked = tuple(jax.tree.map(jnp.copy, params) for _ in cfg.power_ema)
         return State(state.step, state.params, state.opt_state, state.ema, tracked)
@@ -380,11 +379,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def step(state: State, batch: Batch, key: Key):
         for_time, key = jax.random.split(key)
-        size = len(batch[space.field])
-        if cfg.antithetic:
-            t = even_times(for_time, size, axis_name)
-        else:
-            t = uniform(example_keys(for_time, size, axis_name))
+        t = training_times(cfg, for_time, len(batch[space.field]), axis_name)
         state, metrics = update(state, {**batch, "t": t}, key)
         tracked = averaging.power_update(state.tracked, state.params, state.step, cfg.power_ema)
         return dataclasses.replace(state, tracked=tracked), metrics
@@ -403,7 +398,6 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
         data, params = batch[space.field], averaged(state)
-        expect((None, *space.shape), **{space.field: data})
         arguments = denoiser(cfg, params), schedule_of_bound(cfg, params), data, space.to_grid(data)
         keys = example_keys(key, len(data))
         both: dict[str, Any] = {

@@ -10,13 +10,19 @@ Papers: contrastive divergence, Hinton (2002); persistent chains, Tieleman (2008
 Du & Mordatch (2019, https://arxiv.org/abs/1903.08689); what such models learn when drift and noise of the sampler
 agree, Nijkamp et al. (2020, https://arxiv.org/abs/1903.12370).
 
+The log-probability of vectors is -E(x) - log Z. Annealed importance sampling under-estimates log Z, so it errs on the
+high side, and the mean log-weight in the place of log Z gives an upper bound. Images are integers v, seen as v + u with
+u uniform in a cell of volume V. Their log-probability, log V + log E_u[p(v + u)], is estimated by log V + log p(v + u),
+which errs on the low side (Theis et al. 2016, https://arxiv.org/abs/1511.01844): the two errors have opposite signs,
+and the upper bound is one on E_u[log p(v + u)] + log V, and not on the log-probability.
+
 Differs from the papers: Du & Mordatch take drift steps far longer than their noise allows at temperature 1, so that
 their samples do not follow exp(-E). Here drift and noise agree (samplers/langevin.py): E is the energy of the samples,
 up to the step size of the chain, which also limits how narrow a law it can follow (see `Config.eps`).
 """
 
 import dataclasses
-from typing import Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -24,10 +30,10 @@ import jax.numpy as jnp
 
 from genmap_jax import keys as per_example
 from genmap_jax.algorithm import Algorithm, Array, Batch, Cond, Family, Key, LogProb, Params, averaged, check_cond
-from genmap_jax.choices import check_choices
 from genmap_jax.keys import example_keys
 from genmap_jax.objectives import contrastive_divergence as cd
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Count, Natural, NotNegative, Positive, Range, Share, check_options
 from genmap_jax.samplers import langevin
 from genmap_jax.samplers.annealed_importance import Estimate, annealed_importance
 from genmap_jax.samplers.trajectory import loop_frames
@@ -44,48 +50,48 @@ class Config:
 
     network: Literal["mlp", "conv"] = "mlp"
     """Kind of the network f: dense layers, or the residual convolutions of Du & Mordatch (2019) for images."""
-    width: int = 256
+    width: Count = 256
     """Width of the hidden layers of mlp, or channels of the two finer resolutions of conv, which has twice as many at
     the two coarser ones (Du & Mordatch: 128)."""
-    depth: int = 3
+    depth: Count = 3
     """Number of hidden layers of mlp, or of residual blocks at each of the four resolutions of conv."""
-    frequencies: int = 0
+    frequencies: Natural = 0
     """Number of Fourier features of each coordinate z that f reads beside z: sin(2^j z) and cos(2^j z) for
     j < frequencies. They let it learn fine detail sooner."""
 
     mu: float = 0.0
     """Mean of the reference in every dimension, in units of x."""
-    s: float = 1.0
+    s: Positive = 1.0
     """Standard deviation of the reference in every dimension, in units of x; wide enough to cover the data."""
 
-    eps: float = 0.1
+    eps: Positive = 0.1
     """Step size of the Langevin chains, in units of x, in training and in sampling. Chains widen any law narrower than
     eps, and diverge on one below eps / 2."""
-    chain_steps: int = 20
+    chain_steps: Count = 20
     """Number of Langevin steps per update (Du & Mordatch: 60)."""
-    noise: float = 0.0
+    noise: NotNegative = 0.0
     """Standard deviation of Gaussian noise on the data in training, in units of x (Du & Mordatch 2019). The model is
     then one of noised data, less steep, so that longer Langevin steps follow it. Evaluation adds no noise."""
-    chains_per_example: int = 1
+    chains_per_example: Count = 1
     """Number of persistent chains that each place in the batch owns. More are more diverse, but each is continued less
     often (Du & Mordatch: 10,000 in all)."""
-    reinit: float = 0.05
+    reinit: Share = 0.05
     """Probability that a chain restarts from the reference (Du & Mordatch: 0.05). At 1 nothing persists: all chains
     start from noise."""
-    alpha: float = 0.0
+    alpha: NotNegative = 0.0
     """Weight of the squared energies in the loss (Du & Mordatch: 1)."""
 
-    sample_steps: int = 2000
+    sample_steps: Count = 2000
     """Number of Langevin steps of the chains that `sample` runs from the reference."""
-    ais_chains: int = 256
+    ais_chains: Annotated[int, Range(2, hint="for a standard error")] = 256
     """Number of chains of the annealed importance sampling that estimates log Z."""
-    ais_temperatures: int = 1000
+    ais_temperatures: Count = 1000
     """Number of temperatures between the reference and the model in that estimate. Too few make log Z too small, and so
     the likelihood too large."""
 
     optim: Optim = Optim()
     """The optimizer of f."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """Half-life, in examples, of the moving average of the parameters that samples and likelihoods are computed with;
     None takes the last parameters."""
 
@@ -185,24 +191,11 @@ def log_partition(cfg: Config, params: Params, key: Key) -> Estimate:
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
-    check_choices(cfg)
+    check_options(cfg)
     if cfg.network == "conv" and (not cfg.space.image or any(side % 8 for side in cfg.space.shape[:2])):
         raise ValueError(
             f"network='conv' halves the sides of images three times, which {cfg.space.shape} does not allow: use 'mlp'"
         )
-    if cfg.noise < 0:
-        raise ValueError(f"noise={cfg.noise} is a standard deviation: give 0 for none")
-    if cfg.s <= 0 or cfg.eps <= 0:
-        raise ValueError(f"s={cfg.s} and eps={cfg.eps} are lengths: both must be positive")
-    if not 0 <= cfg.reinit <= 1:
-        raise ValueError(f"reinit={cfg.reinit} is a probability: between 0 and 1")
-    if cfg.frequencies < 0:
-        raise ValueError(f"frequencies={cfg.frequencies}: give 0 for none")
-    for name in ("width", "depth", "chain_steps", "chains_per_example", "sample_steps", "ais_temperatures"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)} must be at least 1")
-    if cfg.ais_chains < 2:
-        raise ValueError(f"ais_chains={cfg.ais_chains}: a standard error needs at least 2")
 
 
 class Normalised(NamedTuple):
@@ -228,8 +221,8 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def init(key: Key, batch: Batch) -> cd.State:
         key_params, key_buffer = jax.random.split(key)
         params = network(cfg).init(key_params, features(cfg, jnp.zeros((1, *cfg.space.shape))))
-        chains = jnp.stack(per_example.split(example_keys(key_buffer, batch_size), cfg.chains_per_example))
-        buffer = jax.vmap(lambda keys: reference(cfg, keys), out_axes=1)(chains)  # [B, chains, *shape]
+        own = lambda key: reference(cfg, jax.random.split(key, cfg.chains_per_example))  # noqa: E731
+        buffer = jax.vmap(own)(example_keys(key_buffer, batch_size))  # [B, chains, *shape]
         return cd.init_state(params, tx, buffer, cfg.ema_halflife)
 
     def sample(state: cd.State, key: Key, n: int, cond: Cond | None = None) -> Array:
@@ -251,8 +244,10 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         data = batch[cfg.space.field]
         x = observe(batch, example_keys(key_u, len(data)))
         weight = cfg.space.log_cell - energy(cfg, averaged(state), x)
-        stderr = jnp.full_like(weight, z.stderr)  # one error common to all examples
-        return LogProb(weight - z.log_z, "estimate", stderr, upper=weight - z.lower)
+        common = lambda stderr: jnp.full_like(weight, stderr)  # noqa: E731  log Z is that of all examples
+        bound = "dequantised_upper_bound" if cfg.space.image else "upper_bound"
+        upper = LogProb(weight - z.lower, bound, common_stderr=common(z.lower_stderr))
+        return LogProb(weight - z.log_z, "estimate", common_stderr=common(z.stderr), upper=upper)
 
     step = cd.persistent(
         energy=lambda params, x: energy(cfg, params, x),

@@ -43,8 +43,8 @@ from genmap_jax.algorithm import (
 from genmap_jax.approximate import diffusion, vae
 from genmap_jax.keys import example_keys, normal
 from genmap_jax.objectives import elbo
-from genmap_jax.objectives.denoising import even_times
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Count, Positive, check_options
 from genmap_jax.spaces import Space, images, vectors
 
 
@@ -55,16 +55,16 @@ class Config:
     space: Space
     """The space of one example: images or vectors."""
     autoencoder: vae.Config = vae.Config(images(32, 32, 1))
-    """The VAE. Its space becomes the one above, its optimizer and average those below."""
+    """The VAE. Its space becomes the one above; its optimizer, average and samples of the bound those below."""
     prior: diffusion.Config = diffusion.Config(vectors(16), **diffusion.EDM)
     """The diffusion model. Its space becomes that of the VAE's latent, its optimizer and average those below."""
-    bound_samples: int = 16
+    bound_samples: Count = 16
     """Draws of z averaged per example in log_prob."""
     optim: Optim = Optim()
     """The optimizer of the VAE."""
     prior_optim: Optim = Optim()
     """The optimizer of the diffusion model."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """The half-life of the parameters' average, in examples; None evaluates the last parameters."""
 
 
@@ -82,7 +82,7 @@ def parts(cfg: Config) -> tuple[vae.Config, diffusion.Config]:
     """The two configurations, completed."""
     return (
         dataclasses.replace(cfg.autoencoder, space=cfg.space),
-        dataclasses.replace(cfg.prior, space=vectors(cfg.autoencoder.latent), classes=None),
+        dataclasses.replace(cfg.prior, space=vectors(cfg.autoencoder.latent)),
     )
 
 
@@ -96,10 +96,11 @@ def encoded(cfg: vae.Config, params: Params, keys: Array, x: Array) -> tuple[Arr
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix, beside what the two families check of their parts."""
     cfg.space.check()
+    check_options(cfg)
+    if cfg.prior.classes is not None:
+        raise ValueError(f"prior.classes={cfg.prior.classes}: this model reads no labels; leave it out")
     if cfg.prior.power_ema:
         raise ValueError(f"prior.power_ema={cfg.prior.power_ema} is not tracked here: leave it empty")
-    if cfg.bound_samples < 1:
-        raise ValueError(f"bound_samples={cfg.bound_samples}: use at least 1")
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
@@ -127,7 +128,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         for_time, for_vae, for_z, for_prior = jax.random.split(key, 4)
         each = lambda key: example_keys(key, size, axis_name)  # noqa: E731
         z, _ = encoded(outer, state.params["vae"], each(for_z), x)
-        latents = {inner.space.field: z, "t": even_times(for_time, size, axis_name)}
+        latents = {inner.space.field: z, "t": diffusion.training_times(inner, for_time, size, axis_name)}
 
         params, opt_state = {}, {}
         metrics: Metrics = {}
@@ -158,7 +159,8 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         check_cond(reads, n, cond)
         for_z, for_x = jax.random.split(key)
         z, keys = latent.trajectory(as_prior(state), for_z, n, None, frames), example_keys(for_x, n)
-        return jax.lax.map(lambda z: vae.draw(outer, averaged(state)["vae"], keys, z), z)
+        # The decoder's noise is the same in every frame, on purpose.
+        return jax.lax.map(lambda z: vae.draw(outer, averaged(state)["vae"], jax.random.clone(keys), z), z)
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
         params, x = averaged(state), batch[name]

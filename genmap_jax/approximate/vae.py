@@ -37,14 +37,14 @@ from genmap_jax.algorithm import (
     init_state,
     minimise,
 )
-from genmap_jax.choices import check_choices
 from genmap_jax.keys import example_keys
 from genmap_jax.likelihoods import discretised_logistic, gaussian
 from genmap_jax.objectives import elbo
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
 from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.shapes import expect
-from genmap_jax.spaces import Space
+from genmap_jax.spaces import Space, nearest_grey
 
 LOG_SCALE_FLOOR = math.log(0.1)
 """Smallest log-scale of the image decoder, in grey levels: about that of PixelCNN++. At 0.1 the value at the mean has
@@ -57,27 +57,27 @@ class Config:
 
     space: Space
     """Space of one example: images under a discretised logistic decoder, or vectors under a Gaussian one."""
-    latent: int = 16
+    latent: Count = 16
     """Number of dimensions of the latent z."""
     network: Literal["mlp", "conv"] = "mlp"
     """Kind of encoder and decoder: dense layers on the flattened example, or residual convolutions on images."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[Count, ...] = (256, 256)
     """Widths of the encoder, of which the decoder is the mirror image. For mlp they are those of the hidden layers, and
     () makes both networks linear maps. For conv they are the channels at each resolution, finest first; the side of the
     image is halved from one to the next."""
-    blocks: int = 2
+    blocks: Natural = 2
     """Number of residual blocks at each resolution; only conv reads it."""
     scale: Literal["global", "output"] = "output"
     """Scale of the decoder's distribution: one learned number, or an output of the network for every dimension."""
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """Weight of the KL divergence in the training loss (Higgins et al. 2017). Evaluation always takes the true bound,
     whose weight is 1, as is the paper's."""
-    importance_samples: int = 64
+    importance_samples: Count = 64
     """Number K of samples of the importance-weighted bound at evaluation (Burda et al. 2016: up to 5,000); 1 is the
     ELBO."""
     optim: Optim = Optim()
     """The optimizer of encoder and decoder."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """Half-life, in examples, of the moving average of the parameters with which samples and bounds are computed; None
     takes the last parameters."""
 
@@ -196,7 +196,7 @@ class VAE(nn.Module):
 
 def encode(cfg: Config, params: Params, x: Array) -> tuple[Array, Array]:
     """mu, logvar of q(z | x). x [B, *shape] as a batch holds it -> [B, Z], [B, Z]."""
-    expect((None, *cfg.space.shape), x=x)
+    cfg.space.expect(x=x)
     return cast(tuple[Array, Array], VAE(cfg).apply({"params": params}, x, method="encode"))
 
 
@@ -207,8 +207,9 @@ def decode(cfg: Config, params: Params, z: Array) -> tuple[Array, Array]:
 
 
 def log_likelihood(cfg: Config, params: Params, x: Array, z: Array) -> Array:
-    """log p(x | z) in nats. x [B, *shape], z [B, Z] -> [B]."""
+    """log p(x | z) in nats. x [B, *shape] as a batch holds it, z [B, Z] -> [B]."""
     expect((z.shape[0], *cfg.space.shape), x=x)
+    cfg.space.expect(x=x)
     mean, log_scale = decode(cfg, params, z)
     if cfg.space.image:
         terms = discretised_logistic(x, mean, log_scale, cfg.space.grey_levels)
@@ -244,7 +245,7 @@ def log_weights(cfg: Config, params: Params, keys: Key, x: Array, samples: int) 
 
 
 def generate(cfg: Config, params: Params, keys: Key) -> Array:
-    """Draw from the model `log_prob` is the bound of, decoder noise included. keys [B] -> uint8 or float32 [B, *shape].
+    """Draw from the model `log_prob` is the bound of, decoder noise included. keys [B] -> [B, *shape].
 
     The decoder's mean would look smoother, but nobody's density describes it.
     """
@@ -253,12 +254,12 @@ def generate(cfg: Config, params: Params, keys: Key) -> Array:
 
 
 def draw(cfg: Config, params: Params, noise: Key, z: Array) -> Array:
-    """Draw from p(x | z). noise: keys [B], z [B, Z] -> uint8 or float32 [B, *shape]."""
+    """Draw from p(x | z). noise: keys [B], z [B, Z] -> float32 [B, *shape], of images whole grey values."""
     mean, log_scale = decode(cfg, params, z)
     if not cfg.space.image:
         return mean + jnp.exp(log_scale) * per_example.normal(noise, cfg.space.shape)
     u = jax.vmap(lambda key: jax.random.logistic(key, cfg.space.shape))(noise)
-    return jnp.clip(jnp.round(mean + jnp.exp(log_scale) * u), 0, cfg.space.grey_levels - 1).astype(jnp.uint8)
+    return nearest_grey(mean + jnp.exp(log_scale) * u, cfg.space.grey_levels)
 
 
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
@@ -267,18 +268,14 @@ def draw(cfg: Config, params: Params, noise: Key, z: Array) -> Array:
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
-    check_choices(cfg)
+    check_options(cfg)
     factor = 2 ** (len(cfg.hidden) - 1) if cfg.hidden else 1
-    if cfg.latent < 1:
-        raise ValueError(f"latent={cfg.latent}: z needs at least one dimension")
     if cfg.network == "conv" and not (cfg.space.image and cfg.hidden):
         raise ValueError("network='conv' needs images and at least one entry in hidden; use network='mlp'")
     if cfg.network == "conv" and any(side % factor for side in cfg.space.shape[:2]):
         raise ValueError(
             f"hidden={cfg.hidden} needs images whose sides divide by {factor}, not {cfg.space.shape}: shorten hidden"
         )
-    if cfg.importance_samples < 1:
-        raise ValueError(f"importance_samples={cfg.importance_samples}: use 1 for the ELBO or more for a tighter bound")
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:

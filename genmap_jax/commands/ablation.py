@@ -21,12 +21,12 @@ import numpy as np
 from genmap_jax.algorithm import Family, like_batch
 from genmap_jax.commands import executors
 from genmap_jax.commands.train import Ablations, Also, train_seeds, variant
-from genmap_jax.files import read_json, write_json
+from genmap_jax.files import read_json, write_json, write_text
 from genmap_jax.run import loop
 from genmap_jax.run.config import Experiment
 from genmap_jax.run.launch import FINISHED, NON_FINITE, Launch
 from genmap_jax.run.logs import NonFinite
-from genmap_jax.run.runs import command_text
+from genmap_jax.run.runs import command_text, writing
 
 SHOWN = ("FD-", "TV-", "label as asked", "modes", "KL(modes)", "near a mode", "copied")
 """Metrics of a card that a table shows, by how their names begin, beside likelihood and energy distance."""
@@ -35,40 +35,56 @@ SHOWN = ("FD-", "TV-", "label as asked", "modes", "KL(modes)", "near a mode", "c
 def ablate(cfg: Experiment, family: Family, ablations: Ablations, launch: Launch, also: Also) -> int:
     """Train what is not finished, measure, and print the table. Returns the exit code.
 
-    Raises ValueError for an unknown ablation, or a flag that a list of runs cannot honour.
+    Raises ValueError for an unknown ablation, or as `check`.
     """
-    chosen = list(ablations) if also.ablation == "all" else [also.ablation] if also.ablation else []
-    names = ["baseline", *(name for name in chosen if name != "baseline")]
-    variants = {name: variant(cfg, ablations, name) for name in names}
-    if launch.budget is not None:
-        raise ValueError("--budget shortens every run by its own speed, which no table can compare: give --steps")
-    if launch.distributed:
-        raise ValueError("--distributed joins processes for one run; a list of runs is spread by --executor slurm|ray")
+    check(launch)
+    variants = variants_of(cfg, ablations, also)
     workdir = (launch.workdir or Path("runs") / f"{cfg.name}_ablation").absolute()
     folders = {
         name: [workdir / f"{name}-seed{cfg.seed + i}" for i in range(also.seeds)] for name in variants
     }  # fmt: skip
-    workdir.mkdir(parents=True, exist_ok=True)
-    code = FINISHED
-    if also.executor == "local":
-        code = _train_here(variants, folders, family, launch, also)
-    else:
-        jobs = [
-            _command(sys.argv, name, cfg.seed + i, folder)
-            for name, each in folders.items()
-            for i, folder in enumerate(each)
-        ]
-        if also.executor == "slurm":
-            job = executors.submit_to_slurm(jobs, workdir)
-            print(f"submitted job {job} of {len(jobs)} runs; when they are done, the table: the same command with "
-                  f"--executor local. Logs and run folders: {workdir}")  # fmt: skip
-            return FINISHED
-        code = max(executors.run_on_ray(jobs))
-    if code not in (FINISHED, NON_FINITE):
-        return code
-    summary = collect(workdir, cfg, {name: ablations.get(name, {}) for name in variants}, folders, also.features)
+    with writing(workdir):
+        code = FINISHED
+        if also.executor == "local":
+            code = _train_here(variants, folders, family, launch, also)
+        else:
+            jobs = [
+                _command(sys.argv, name, cfg.seed + i, folder)
+                for name, each in folders.items()
+                for i, folder in enumerate(each)
+            ]
+            if also.executor == "slurm":
+                job = executors.submit_to_slurm(jobs, workdir)
+                print(f"submitted job {job} of {len(jobs)} runs; when they are done, the table: the same command with "
+                      f"--executor local. Logs and run folders: {workdir}")  # fmt: skip
+                return FINISHED
+            code = max(executors.run_on_ray(jobs))
+        if code not in (FINISHED, NON_FINITE):
+            return code
+        summary = collect(workdir, cfg, {name: ablations.get(name, {}) for name in variants}, folders, also.features)
     print(f"\n{(workdir / 'table.txt').read_text()}\nReproduce: {summary['command']}\nRun folders: {workdir}")
     return code
+
+
+def check(launch: Launch) -> None:
+    """Raises ValueError for a flag that a list of runs cannot honour."""
+    if launch.budget is not None:
+        raise ValueError("--budget shortens every run by its own speed, which no table can compare: give --steps")
+    if launch.distributed:
+        raise ValueError("--distributed joins processes for one run; a list of runs is spread by --executor slurm|ray")
+
+
+def variants_of(cfg: Experiment, ablations: Ablations, also: Also) -> dict[str, Experiment]:
+    """Name -> experiment, of what a command line trains: the variant that it names, or the baseline and its ablations.
+
+    Raises ValueError for an unknown name, or all of none.
+    """
+    if also.variant is not None:
+        return {also.variant: variant(cfg, ablations, also.variant)}
+    if also.ablation == "all" and not ablations:
+        raise ValueError("--ablation all: this experiment has none")
+    names = ablations if also.ablation == "all" else [also.ablation] if also.ablation is not None else []
+    return {name: variant(cfg, ablations, name) for name in dict.fromkeys(["baseline", *names])}
 
 
 def _train_here(
@@ -163,7 +179,7 @@ def collect(
         "real": real_data(found),
     }
     write_json(workdir / "ablation.json", summary)
-    (workdir / "table.txt").write_text(table(summary) + "\n")
+    write_text(workdir / "table.txt", table(summary) + "\n")
     return summary
 
 

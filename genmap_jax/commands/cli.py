@@ -1,30 +1,63 @@
 """The `genmap` command."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-BAD_INPUT = 2
+from genmap_jax import places
+from genmap_jax.commands.bad_input import Parser, number, refuse_empty, told
+from genmap_jax.options import Count, Positive, Range
+
+MOST = 1_000_000
+"""Samples in one file."""
+SEED = Annotated[int, Range(0, 2**31 - 1)]
+OF_TRAINING = (
+    "data",
+    "budget",
+    "seeds",
+    "only",
+    "executor",
+    "experiments",
+    "data_dir",
+    "samples",
+    "features",
+    "weights",
+)
+"""Flags of `genmap map` that draw nothing."""
+OF_MAP = (
+    *("workdir", "budget", "seed", "data", "features", "measured-samples", "weights", "data-dir"),
+    *("ablation", "variant", "seeds", "executor", "dry-run"),
+)
+"""Flags of an experiment that `genmap map` gives itself, or under which nothing is trained."""
 CHANGES = "--model.FIELD VALUE changes what a sampler may change after training, as the family declares it."
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse and run; bad input is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(prog="genmap", description="The map of generative models in JAX.")
+    with told("genmap"):
+        code = _run(sys.argv[1:] if argv is None else argv)
+    if code:
+        sys.exit(code)
+
+
+def _run(argv: list[str]) -> int:
+    refuse_empty(argv)
+    parser = Parser(prog="genmap", description="The map of generative models in JAX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name, function, help):
         command = commands.add_parser(name, help=help, description=function.__doc__)
-        command.set_defaults(run=function)
+        command.set_defaults(run=function, default_of=command.get_default)
         return command
 
     command = add("map", _map, "train, measure and draw every family on one dataset")
     command.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="draw these run folders; train nothing")
     command.add_argument("--data", default="digits", help="digits, glyphs, toy, toy/rings ..., pydoc (default: digits)")
-    command.add_argument("--budget", type=float, default=15.0, metavar="MINUTES", help="of the whole map (default: 15)")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of every family")
+    command.add_argument(
+        "--budget", type=number(Positive), default=15.0, metavar="MINUTES", help="of the whole map (default: 15)"
+    )
+    command.add_argument("--seeds", type=number(Count), default=1, metavar="N", help="runs of every family")
     command.add_argument("--only", metavar="A,B", help="these families")
     command.add_argument("--workdir", type=Path, help="default: runs/map/DATA")
     command.add_argument("--executor", default="local", choices=["local", "slurm", "ray"], help="where the runs go")
@@ -38,9 +71,10 @@ def main(argv: list[str] | None = None) -> None:
 
     command = add("sample", _sample, "draw samples from a run")
     command.add_argument("run_folder", type=Path, metavar="RUN")
-    command.add_argument("-n", type=int, default=64, help="how many (default: 64)")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--label", type=int, metavar="L", help="of all samples; default: labels of test data")
+    few = Annotated[int, Range(1, MOST, hint="for more, draw again with another --seed and --out")]
+    command.add_argument("-n", type=number(few), default=64, help=f"how many (default: 64, at most {MOST:,})")
+    command.add_argument("--seed", type=number(SEED), default=0)
+    command.add_argument("--label", type=number(SEED), metavar="L", help="of all samples; default: labels of test data")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/drawn")
     _places(command)
     command.epilog = f"{CHANGES} For example: genmap sample RUN --model.sampler heun --model.guidance 2 --label 3"
@@ -66,31 +100,22 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--size", help="images are brought to this size: 64, or height and width as 48x64")
     command.add_argument("--crop", action="store_true", help="cut out the centre of each image before resizing")
 
-    argv = sys.argv[1:] if argv is None else argv
     end = argv.index("--") if "--" in argv else len(argv)
     args, rest = parser.parse_known_args(argv[:end])
     args.training = argv[end + 1 :]
     if args.training and (args.run is not _map or args.runs):
-        parser.error("flags after -- go to the experiments that genmap map trains")
+        parser.error(f"-- {' '.join(args.training)}: flags after -- go to the experiments that genmap map trains")
+    if args.training and (given := [flag for flag in OF_MAP if _names(args.training, flag)]):
+        parser.error(f"--{given[0]} after --: genmap map says that to the experiments itself")
     args.changes = rest
     if rest and (args.run not in (_sample, _evaluate) or not rest[0].startswith("--model.")):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        code = args.run(args)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        if os.environ.get("GENMAP_TRACEBACK") or (isinstance(error, RuntimeError) and not _damaged(error)):
-            raise
-        print(f"genmap: error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    if code:
-        sys.exit(code)
+    return args.run(args)
 
 
-def _damaged(error: RuntimeError) -> bool:
-    """Whether all checkpoints of a run are damaged: the one RuntimeError that is about the input."""
-    from genmap_jax.run.checkpoint import Damaged
-
-    return isinstance(error, Damaged)
+def _names(line: list[str], flag: str) -> bool:
+    """Whether a command line has this flag, however it is spelt."""
+    return any(word.split("=")[0].replace("_", "-") == f"--{flag}" for word in line)
 
 
 def _places(command: argparse.ArgumentParser) -> None:
@@ -109,21 +134,24 @@ def _map(args: argparse.Namespace) -> int:
     """Train every family on one dataset, each with the same budget, measure them and write one page; or draw the run
     folders given. The same command goes on where it was stopped."""
     from genmap_jax.commands import map as mapping
+    from genmap_jax.evaluate import features
     from genmap_jax.report.page import write_page
     from genmap_jax.run.runs import experiments_folder
 
-    if args.budget <= 0 or args.seeds < 1:
-        raise ValueError(f"--budget {args.budget} --seeds {args.seeds}: give minutes above 0 and at least one seed")
     if args.runs:
-        folders, workdir = mapping.evaluated(args.runs), args.workdir or args.runs[0]
-        print(f"\nThe map: {write_page(folders, workdir.absolute() / 'map.html')}")
+        for name in OF_TRAINING:
+            if getattr(args, name) != args.default_of(name):
+                raise ValueError(f"--{name.replace('_', '-')} is for training: to draw the RUN folders, leave it out")
+        workdir = places.writable(args.workdir or args.runs[0], "--workdir")
+        print(f"\nThe map: {write_page(mapping.evaluated(args.runs), workdir / 'map.html')}")
         return 0
+    features.check(args.features, args.weights)
     experiments = experiments_folder(args.experiments)
-    data_dir = ["--data-dir", str(args.data_dir)] if args.data_dir else []
+    data_dir = ["--data-dir", str(places.local(args.data_dir, "--data-dir"))] if args.data_dir else []
     weights = ["--weights", str(args.weights.absolute())] if args.weights else []
     return mapping.make_map(
         mapping.members(experiments, args.data, args.only),
-        (args.workdir or Path("runs/map") / args.data.replace("/", "-")).absolute(),
+        places.writable(args.workdir or Path("runs/map") / args.data.replace("/", "-"), "--workdir"),
         data=args.data,
         budget=args.budget,
         seeds=args.seeds,
@@ -137,10 +165,19 @@ def _map(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     """Measure runs at their newest checkpoint and write RUN/evaluation/card.json with samples and pictures."""
     from genmap_jax.commands.evaluate import evaluate_run, in_words
+    from genmap_jax.commands.measure import check_samples
+    from genmap_jax.evaluate import features
+    from genmap_jax.run import opening
     from genmap_jax.run.runs import experiments_folder
 
     experiments = experiments_folder(args.experiments)
-    for folder in args.runs:
+    check_samples(args.samples)
+    features.check(args.features, args.weights)
+    changes = [_changes(args.changes, folder, experiments) for folder in args.runs]
+    for folder, each in zip(args.runs, changes, strict=True):  # of all, before the first is measured
+        opening.check(folder, experiments, each)
+        places.writable(folder / "evaluation", "RUN")
+    for folder, each in zip(args.runs, changes, strict=True):
         out = evaluate_run(
             folder,
             experiments,
@@ -148,7 +185,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             features=args.features,
             weights=args.weights,
             data_dir=args.data_dir,
-            changes=_changes(args.changes, folder, experiments),
+            changes=each,
         )
         print(f"{in_words(out)}\nThe card: {out / 'card.json'}", flush=True)
     return 0

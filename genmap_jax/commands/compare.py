@@ -12,7 +12,8 @@ def compare(a: Path, b: Path) -> str:
     """A table of two evaluated runs.
 
     The likelihoods are subtracted test example by test example, which removes the spread over examples that both share,
-    if they are of one kind, unit and test set; else the text says why not.
+    if they are of one kind, unit and test set; else the text says why not. What the examples of one run have in common,
+    such as the error of log Z, does not cancel: it is part of the standard error of the difference.
     Raises FileNotFoundError for a run that has not been evaluated.
     """
     cards = [_card(folder) for folder in (a, b)]
@@ -40,18 +41,29 @@ def _likelihood(cards: list[dict], folders: tuple[Path, Path]) -> str:
     line = f"{'likelihood':22s} {shown[0]:>22s} {shown[1]:>22s}"
     if one["kind"] != two["kind"] or one["unit"] != two["unit"]:
         return f"{line}   not compared: {one['kind']} against {two['kind']}"
-    nats = [np.load(folder / "evaluation" / "nats.npy", allow_pickle=False) for folder in folders]
+    nats = [_nats(folder) for folder in folders]
     if cards[0]["data"] != cards[1]["data"] or len(nats[0]) != len(nats[1]):
         return f"{line}   not compared: other test data"
     each = (nats[1] - nats[0]) / (one["nats"] / one["value"])  # nats per unit of the table, negative: costs
-    return f"{line}   {each.mean():+.4f} ± {each.std(ddof=1) / math.sqrt(len(each)):.4f} ({one['kind']}, paired)"
+    common = [x.get("common_stderr", 0.0) for x in (one, two)]
+    stderr = math.hypot(each.std(ddof=1) / math.sqrt(len(each)), *common)
+    return f"{line}   {each.mean():+.4f} ± {stderr:.4f} ({one['kind']}, paired)"
 
 
 def _card(folder: Path) -> dict:
     path = folder / "evaluation" / "card.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{folder} has not been evaluated: genmap evaluate {folder}")
     return read_json(path)
+
+
+def _nats(folder: Path) -> np.ndarray:
+    """The log-probability of every test example. Raises ValueError that names the file."""
+    path = folder / "evaluation" / "nats.npy"
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or missing ({error}); measure again: genmap evaluate {folder}") from error
 
 
 def _number(number: dict) -> str:

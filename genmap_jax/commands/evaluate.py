@@ -28,6 +28,7 @@ from genmap_jax.commands.measure import (
     POOL,
     Measured,
     Observer,
+    as_batch,
     check_samples,
     held_out,
     held_out_conditions,
@@ -35,15 +36,18 @@ from genmap_jax.commands.measure import (
 )
 from genmap_jax.evaluate import memorisation, quality
 from genmap_jax.evaluate.features import Extractor, coordinates, own
+from genmap_jax.evaluate.features import check as check_features
 from genmap_jax.evaluate.features import extractor as make_extractor
 from genmap_jax.evaluate.features.record import kept
-from genmap_jax.evaluate.path_length import perceptual_path_length
+from genmap_jax.evaluate.likelihood import LogProbs, joined
+from genmap_jax.evaluate.path_length import perceptual_path_length, trimmed_mean
 from genmap_jax.evaluate.quality import Number
-from genmap_jax.evaluate.resampling import bootstrap
+from genmap_jax.evaluate.resampling import bootstrap, proportion
 from genmap_jax.files import read_json, write_json
 from genmap_jax.report import pictures
 from genmap_jax.run import opening
-from genmap_jax.run.runs import Run
+from genmap_jax.run.logs import NonFinite
+from genmap_jax.run.runs import Run, writing
 
 TOY_POINTS = 100_000
 """Fresh points of a toy density for the KL divergences."""
@@ -74,7 +78,8 @@ def evaluate_run(
     check_samples(samples)
     run = opening.open_run(folder, experiments, data_dir, changes)
     options: dict[str, Any] = {"features": features, "weights": weights, "seed": seed, "data_dir": data_dir}
-    return write_card(run, Observer(run, samples), **options, changes=changes)
+    with writing(run.folder):
+        return write_card(run, Observer(run, samples), **options, changes=changes)
 
 
 def write_card(
@@ -110,9 +115,9 @@ def write_card(
                 numbers |= path_length(run, extractor, len(measured.generated), seed)
             if test.density is not None:
                 numbers |= against_the_density(run, observer, measured.generated, seed)
-                pictures.densities(
-                    test.density, _log_density(run, observer), measured.generated, scratch / "density.png"
-                )
+                density = _log_density(run, observer)
+                shown = None if density is None else (lambda x: density(x).nats)
+                pictures.densities(test.density, shown, measured.generated, scratch / "density.png")
             card["metrics"] = card["metrics"] | {key: dataclasses.asdict(number) for key, number in numbers.items()}
             arrays: dict[str, Any] = {name: measured.generated}
             np.savez_compressed(scratch / "samples.npz", **arrays)
@@ -192,7 +197,7 @@ def as_asked(
     """
     right = 100.0 * (generated.argmax(1) == asked)
     null = 100.0 * float((real.argmax(1) == real_labels).mean())
-    low, high = bootstrap(np.mean, right, seed=seed)
+    low, high = (100.0 * end for end in proportion(right > 0))
     n = (len(real), len(generated))
     return {"label as asked, %": Number(float(right.mean()), low, high, null, n=n, better="higher", seed=seed)}
 
@@ -209,8 +214,8 @@ def repeated(
     train_set: np.ndarray, held_out: np.ndarray, generated: np.ndarray, unit: str, window: int = 16
 ) -> dict[str, Number]:
     """Share of the windows of `window` bytes (or of another `unit`) of sampled text that stand in the training text."""
-    share = lambda text: 100.0 * memorisation.copied(train=train_set, generated=text, window=window)  # noqa: E731
-    each, fresh = share(generated), share(held_out)
+    repeats = lambda text: 100.0 * memorisation.copied(train=train_set, generated=text, window=window)  # noqa: E731
+    each, fresh = repeats(generated), repeats(held_out)
     low, high = bootstrap(np.mean, each)
     error = float(fresh.std(ddof=1) / math.sqrt(len(fresh)))
     n = (len(train_set), len(generated))
@@ -259,8 +264,9 @@ def path_length(run: Run, extractor: Extractor, count: int, seed: int) -> dict[s
     compiled, key = jax.jit(run.algorithm.walk), jax.random.fold_in(run.eval_key, seed)
     cond = held_out_conditions(run, count)
     walk = lambda t: np.asarray(compiled(run.state, key, jnp.asarray(t), cond))  # noqa: E731
-    mean, each = perceptual_path_length(walk, extractor.features, n=count, seed=seed)
-    low, high = bootstrap(np.mean, each, seed=seed)
+    features = lambda x: extractor.features(x, rounded=False)  # noqa: E731
+    mean, each = perceptual_path_length(walk, features, n=count, seed=seed)
+    low, high = bootstrap(trimmed_mean, each, seed=seed)
     return {f"PPL-{extractor.name}": Number(mean, low, high, n=(0, len(each)), better="lower", seed=seed)}
 
 
@@ -270,39 +276,53 @@ def against_the_density(run: Run, observer: Observer, generated: np.ndarray, see
     density = _log_density(run, observer)
     if law is not None and density is not None:
         x = np.asarray(law.sample(jax.random.key(1000 + seed), TOY_POINTS))
-        forward = -law.entropy - density(x)
-        backward = density(generated) - np.asarray(law.log_prob(jnp.asarray(generated)), np.float64)
+        here, there = density(x), density(generated)
+        common = here.common_stderr
+        forward = -law.entropy - here.nats
+        backward = there.nats - np.asarray(law.log_prob(jnp.asarray(generated)), np.float64)
         for key, each in (("KL(data|model)", forward), ("KL(model|data)", backward)):
-            low, high = bootstrap(np.mean, each, seed=seed) if np.isfinite(each).all() else (None, None)
+            finite = np.isfinite(each).all()
+            low, high = bootstrap(np.mean, each, common_stderr=common, seed=seed) if finite else (None, None)
             numbers[key] = Number(float(each.mean()), low, high, n=(len(x), len(generated)), seed=seed)
     return numbers
 
 
 def at_work(run: Run, shown: int, seed: int) -> np.ndarray | None:
-    """Frames [T, n, ...] of the sampler, or of a walk between latents; None if there is neither."""
+    """Frames [T, n, ...] of the sampler, or of a walk between latents; None if there is neither.
+
+    Raises ValueError that names the run if some are not finite.
+    """
     key, algorithm, cond = jax.random.fold_in(run.eval_key, seed), run.algorithm, held_out_conditions(run, shown)
     if algorithm.trajectory is not None:
         compiled = jax.jit(algorithm.trajectory, static_argnums=(2, 4))
-        return np.asarray(compiled(run.state, key, shown, cond, FRAMES))
+        return _frames(run, np.asarray(compiled(run.state, key, shown, cond, FRAMES)))
     if algorithm.walk is None:
         return None
     walk = jax.jit(algorithm.walk)
-    frames = np.stack([np.asarray(walk(run.state, key, jnp.full(shown, t), cond)) for t in np.linspace(0, 1, FRAMES)])
-    levels = run.sources["test"].levels
-    return frames if levels is None else np.clip(np.rint(frames), 0, levels - 1).astype(np.uint8)
+    frames = [np.asarray(walk(run.state, key, jnp.full(shown, t), cond)) for t in np.linspace(0, 1, FRAMES)]
+    return _frames(run, np.stack(frames))
 
 
-def _log_density(run: Run, observer: Observer) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Points [N, D] -> log-probability [N] under the model; None without a density."""
+def _frames(run: Run, x: np.ndarray) -> np.ndarray:
+    """[T, n, ...] as a batch holds them."""
+    try:
+        return as_batch(run, x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+    except NonFinite as error:
+        raise ValueError(str(error)) from error
+
+
+def _log_density(run: Run, observer: Observer) -> Callable[[np.ndarray], LogProbs] | None:
+    """Points [N, D] -> their log-probabilities under the model; None without a density."""
     if run.algorithm.log_prob is None:
         return None
     log_prob, state = jax.jit(run.algorithm.log_prob), observer.prepared(run)
-    return lambda x: np.asarray(log_prob(state, {"x": jnp.asarray(x)}, run.eval_key).nats, np.float64)
+    return lambda x: joined([log_prob(state, {"x": jnp.asarray(x)}, run.eval_key)])
 
 
 def _extractor(run: Run, kind: str, weights: Path | None, data_dir: Path | None) -> Extractor | None:
     """What samples are compared in: features of images, the coordinates of vectors, nothing for text."""
     space = run.sources["test"].space
+    check_features(kind, weights, space.image)
     if space.image:
         return make_extractor(kind, data=run.config.data, levels=space.grey_levels, data_dir=data_dir, weights=weights)
     return None if space.text else coordinates()

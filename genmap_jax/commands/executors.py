@@ -4,14 +4,17 @@ A run is a command line of Python arguments, complete in itself: it trains in a 
 it was stopped. So the same list can be executed anywhere, twice, or half here and half there.
 """
 
+import contextlib
+import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from genmap_jax.run.launch import PREEMPTED
+from genmap_jax.run.launch import PREEMPTED, STUCK
+from genmap_jax.run.preemption import PARENT
 
 ARRAY = """\
 #!/bin/bash
@@ -29,24 +32,39 @@ child=$!
 trap 'kill -TERM $child' TERM
 wait $child; code=$?
 if [ $code -gt 128 ]; then wait $child; code=$?; fi  # the trap interrupted the wait: the run is still saving
-# 143: SIGTERM came before training began
-if [ $code -eq {preempted} ] || [ $code -eq 143 ]; then
+# 143: SIGTERM came while Python started
+if [ $code -eq {preempted} ] || [ $code -eq {stuck} ] || [ $code -eq 143 ]; then
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60
 fi
 exit $code
 """
 
 
-def run_here(arguments: Sequence[str]) -> int:
-    """A Python process of its own: it gets our SIGTERM, and Ctrl-C by itself; it saves and says how it ended."""
-    child = subprocess.Popen([sys.executable, *arguments])
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def child_of_this(arguments: Sequence[str], here: str | None = None) -> Iterator[subprocess.Popen]:
+    """A run in a Python process of its own, which saves and ends when this process is gone, however it ended."""
+    end, ours = os.pipe()  # the child waits for the end of what it reads here, see `preemption.end_with_parent`
     try:
-        code = child.wait()
+        environment = os.environ | {PARENT: str(end)}
+        child = subprocess.Popen([sys.executable, *arguments], cwd=here, env=environment, pass_fds=(end,))
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, interrupt)
+        os.close(end)
+    try:
+        yield child
+    finally:
+        os.close(ours)
+
+
+def run_here(arguments: Sequence[str]) -> int:
+    """Run and wait: the child gets our SIGTERM, and Ctrl-C by itself; it saves and says how it ended."""
+    with child_of_this(arguments) as child:
+        before = signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            code = child.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGINT, interrupt)
     return code if code >= 0 else 128 - code
 
 
@@ -67,6 +85,7 @@ def submit_to_slurm(jobs: Sequence[Sequence[str]], folder: Path) -> str:
         here=shlex.quote(str(Path.cwd())),
         python=shlex.quote(sys.executable),
         preempted=PREEMPTED,
+        stuck=STUCK,
     )
     (folder / "array.sbatch").write_text(script)
     try:
@@ -97,7 +116,8 @@ def run_on_ray(jobs: Sequence[Sequence[str]]) -> list[int]:
 
     @ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=2)  # a lost node: the run goes on elsewhere
     def run(arguments: list[str], here: str) -> int:
-        return subprocess.run([sys.executable, *arguments], cwd=here, check=False).returncode
+        with child_of_this(arguments, here) as child:
+            return child.wait()
 
     try:
         return ray.get([run.remote(list(arguments), str(Path.cwd())) for arguments in jobs])

@@ -2,22 +2,26 @@
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 
+from genmap_jax import places
 from genmap_jax.algorithm import Family, like_batch
-from genmap_jax.commands.ablation import ablate
-from genmap_jax.commands.train import Ablations, Also, train, variant
+from genmap_jax.commands import ablation
+from genmap_jax.commands.bad_input import refuse_empty, told
+from genmap_jax.commands.train import Ablations, Also, train
+from genmap_jax.evaluate import features
+from genmap_jax.options import check_options
 from genmap_jax.run import config as configs
-from genmap_jax.run.checkpoint import Damaged
+from genmap_jax.run import loop
 from genmap_jax.run.config import Experiment
-from genmap_jax.run.launch import BAD_INPUT, FINISHED, NON_FINITE, Launch, start_devices
+from genmap_jax.run.launch import FINISHED, NON_FINITE, Launch, start_devices
 from genmap_jax.run.logs import NonFinite
-from genmap_jax.run.runs import parameter_count
+from genmap_jax.run.preemption import end_with_parent, stoppable
+from genmap_jax.run.runs import check_claim, parameter_count
 
 
 def main(experiment: Experiment, family: Family, ablations: Ablations | None = None) -> None:
@@ -34,37 +38,54 @@ def main(experiment: Experiment, family: Family, ablations: Ablations | None = N
         ],
         frozen=True,
     )
-    args: Any = tyro.cli(command, description=sys.modules["__main__"].__doc__)
-    try:
-        sys.exit(run(args.experiment, family, ablations or {}, args.launch, args.also))
-    except NonFinite as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(NON_FINITE)
-    except (ValueError, FileNotFoundError, Damaged) as error:
-        if os.environ.get("GENMAP_TRACEBACK"):
-            raise
-        print(f"error: {error}\n(GENMAP_TRACEBACK=1 shows where)", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+    with stoppable(), told(Path(sys.argv[0]).name):
+        end_with_parent()
+        refuse_empty(sys.argv[1:])
+        args: Any = tyro.cli(command, description=sys.modules["__main__"].__doc__)
+        try:
+            code = run(args.experiment, family, ablations or {}, args.launch, args.also)
+        except NonFinite as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = NON_FINITE
+    sys.exit(code)
 
 
 def run(cfg: Experiment, family: Family, ablations: Ablations, launch: Launch, also: Also = Also()) -> int:  # noqa: B008
-    """What `main` does after parsing; returns the exit code."""
+    """What `main` does after parsing; returns the exit code.
+
+    Raises ValueError, FileNotFoundError or ImportError for all that can be known before anything is compiled.
+    """
+    for options in (cfg, launch, also):
+        check_options(options)
     if also.variant is not None and also.ablation is not None:
         raise ValueError("--variant trains one ablation, --ablation makes a table of several: give one of them")
-    if also.seeds < 1:
-        raise ValueError(f"--seeds {also.seeds}: give at least one")
-    if also.variant is not None:
-        folder = launch.workdir or Path("runs") / f"{cfg.name}-{also.variant}"
-        cfg, launch = variant(cfg, ablations, also.variant), dataclasses.replace(launch, workdir=folder)
-    start_devices(launch)
-    if launch.dry_run:
-        print(describe(cfg, family))
-        return FINISHED
-    if also.ablation is not None or also.seeds > 1:
-        return ablate(cfg, family, ablations, launch, also)
-    if also.executor != "local":
+    table = also.ablation is not None or also.seeds > 1
+    if also.executor != "local" and not table:
         raise ValueError(f"--executor {also.executor} is for the runs of --ablation or --seeds")
-    return train(cfg, family, launch, also)
+    if table:
+        ablation.check(launch)
+    chosen = ablation.variants_of(cfg, ablations, also)
+    default = f"{cfg.name}_ablation" if table else cfg.name if also.variant is None else f"{cfg.name}-{also.variant}"
+    workdir = places.writable(launch.workdir or Path("runs") / default, "--workdir")
+    launch = dataclasses.replace(launch, workdir=workdir)
+    # A process that only submits runs leaves the accelerator to them.
+    start_devices(launch if also.executor == "local" else Launch(platform="cpu"))
+    for each in chosen.values():  # of all, before the first of them trains for hours
+        loop.check(dataclasses.replace(each, seed=each.seed + also.seeds - 1), launch)
+        example, *_ = loop.bind(each, family).reads.values()
+        features.check(also.features, also.weights, example.image)
+    if also.features in features.WITH_WEIGHTS and also.executor == "local":  # a damaged file is found now, not after
+        features.extractor(also.features, data=cfg.data, levels=256, weights=also.weights)
+    if launch.dry_run:
+        print(describe(next(iter(chosen.values())), family), flush=True)
+        for each in chosen.values():  # what a start would refuse, data and devices too
+            loop.prepare(each, family, launch)
+            if not table:
+                check_claim(workdir, each, family)
+        return FINISHED
+    if table:
+        return ablation.ablate(cfg, family, ablations, launch, also)
+    return train(next(iter(chosen.values())), family, launch, also)
 
 
 def describe(cfg: Experiment, family: Family) -> str:

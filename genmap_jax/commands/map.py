@@ -10,14 +10,16 @@ stays finished. Run the same command again and it goes on where it was stopped.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from genmap_jax.commands import executors
 from genmap_jax.commands.measure import card_is_current, check_samples
+from genmap_jax.lock import lock
 from genmap_jax.report.page import write_page
 from genmap_jax.run import runs
 from genmap_jax.run.launch import FINISHED
+from genmap_jax.run.preemption import stoppable
 from genmap_jax.run.runs import Script
 
 TOY = "toy/gaussians8"
@@ -82,32 +84,46 @@ def make_map(
         for (script, seed), folder in zip(jobs, folders, strict=True)
     ]
     page = workdir / "map.html"
-    if executor == "slurm":
-        job = executors.submit_to_slurm(commands, workdir)
-        print(f"submitted job {job} of {len(jobs)} runs; when they are done, the page: genmap map {workdir}")
-        return FINISHED
-    if executor == "ray":
-        code = max(executors.run_on_ray(commands))
-        write_page([folder for folder in folders if card_is_current(folder, samples, features)], page)
-        print(f"\nThe map: {page}")
-        return code
-    print(f"{len(jobs)} runs, {minutes:.2g} min of training each. The page, from the first run on: {page}", flush=True)
+    current = lambda folder: card_is_current(folder, samples, features)  # noqa: E731
+    with lock(workdir), stoppable():
+        if executor == "slurm":
+            job = executors.submit_to_slurm(commands, workdir)
+            print(f"submitted job {job} of {len(jobs)} runs; when they are done, the page: genmap map {workdir}")
+            return FINISHED
+        if executor == "ray":
+            code = max(executors.run_on_ray(commands))
+            write_page([folder for folder in folders if current(folder)], page)
+            print(f"\nThe map: {page}")
+            return code
+        print(f"{len(jobs)} runs, {minutes:.2g} min of training each. The page, from the first run on: {page}",
+              flush=True)  # fmt: skip
+        return _one_after_another(commands, folders, page, current, 60.0 * budget / len(jobs))
+
+
+def _one_after_another(
+    commands: Sequence[Sequence[str]],
+    folders: Sequence[Path],
+    page: Path,
+    current: Callable[[Path], bool],
+    planned: float,
+) -> int:
+    """Run what is not `current` yet, here, and write the page after each. planned: seconds of a run."""
     began, ran = time.monotonic(), 0
-    measured = [folder for folder in folders if card_is_current(folder, samples, features)]
+    measured = [folder for folder in folders if current(folder)]
     write_page(measured, page, waiting=[folder.name for folder in folders if folder not in measured])
     for i, (command, folder) in enumerate(zip(commands, folders, strict=True)):
-        if card_is_current(folder, samples, features):
+        if current(folder):
             continue
-        left = remaining_seconds(len(jobs) - i, ran, time.monotonic() - began, 60.0 * budget / len(jobs))
-        print(f"[{i + 1}/{len(jobs)}] {folder.name}, about {left / 60:.0f} min remain", flush=True)
+        left = remaining_seconds(len(folders) - i, ran, time.monotonic() - began, planned)
+        print(f"[{i + 1}/{len(folders)}] {folder.name}, about {left / 60:.0f} min remain", flush=True)
         code = executors.run_here(command)
         if code:
             print(f"{folder.name} stopped with exit code {code}; run the same command again to go on", file=sys.stderr)
             return code
         ran += 1
         waiting = [later.name for later in folders[i + 1 :]]
-        left = remaining_seconds(len(waiting), ran, time.monotonic() - began, 60.0 * budget / len(jobs))
-        there = [done for done in folders if (done / "evaluation" / "card.json").exists()]
+        left = remaining_seconds(len(waiting), ran, time.monotonic() - began, planned)
+        there = [done for done in folders if done.name not in waiting or current(done)]
         if waiting:
             write_page(there, page, waiting=waiting, remaining_seconds=left)
     write_page(folders, page)

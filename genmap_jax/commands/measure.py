@@ -7,6 +7,7 @@ tables of ablations read them; so no two of them can disagree.
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,22 +20,26 @@ from genmap_jax import data
 from genmap_jax.algorithm import LogProb, conditions
 from genmap_jax.data import toy
 from genmap_jax.evaluate import quality
-from genmap_jax.evaluate.likelihood import Likelihood, log_probs, summary
+from genmap_jax.evaluate.likelihood import Likelihood, LogProbs, log_probs, summary
 from genmap_jax.evaluate.quality import Number
 from genmap_jax.evaluate.resampling import bootstrap
-from genmap_jax.files import read_json
+from genmap_jax.files import read_json, read_sound
 from genmap_jax.parallel import Placement
 from genmap_jax.report import pictures
 from genmap_jax.run import config as configs
 from genmap_jax.run.config import Experiment
+from genmap_jax.run.logs import NonFinite
 from genmap_jax.run.loop import Program
 from genmap_jax.run.runs import Run, command_text, parameter_count
 from genmap_jax.units import bits_per_dim
 
 PREPARE = 2**31 - 1  # folded into the key of evaluation for `Algorithm.prepare`: no batch has this number
+LEAST_SAMPLES = 20
+"""Of fewer there are no intervals and no neighbours."""
 POOL = 10_000
 """At most so many held-out and so many training examples are looked at."""
 
+log = logging.getLogger(__name__)
 
 Bound = Program | Run
 """An experiment bound to devices and data."""
@@ -85,7 +90,7 @@ class Observer:
         """Bits per dimension of the validation split, and their kind; nothing for a family without a density."""
         if self._log_prob is None:
             return {}
-        measured, _, _ = self._likelihood(run, "validation")
+        measured, _ = self._likelihood(run, "validation")
         return {
             "validation_bits_per_dim": measured.bits_per_dim,
             "validation_nats": measured.nats,
@@ -93,7 +98,10 @@ class Observer:
         }
 
     def draw(self, run: Run) -> None:
-        """Save a picture of samples, with the same noise and conditions at every step, so that they can be compared."""
+        """Save a picture of samples, with the same noise and conditions at every step, so that they can be compared.
+
+        Raises NonFinite as `drawn`.
+        """
         if self._sample is None:
             return
         count, test = run.config.samples, run.sources["test"]
@@ -116,6 +124,7 @@ class Observer:
         """Test likelihood with its kind and interval, samples with their energy distance to held-out data, speed.
 
         known: measured before of this state, with other samples: its likelihood stands.
+        Without samples that are finite, "samples_why" says so in the place of their numbers.
         """
         card = about(run) | {"asked": _asked(run, self.samples, seed)}
         card["likelihood"], nats = (known.card["likelihood"], known.nats) if known else self._entry(run, seed)
@@ -127,9 +136,10 @@ class Observer:
         count = run.config.samples if text else min(self.samples, len(real[run.sources["test"].field]) // 2)
         cond = held_out_conditions(run, count)
         key = jax.random.fold_in(run.eval_key, 1 + seed)
-        generated, card["samples_per_second"] = self.drawn(run, key, cond, count, timed=True)
-        if not np.isfinite(generated.astype(np.float64)).all():
-            card["samples_why"] = "the sampler gave NaN or infinite values; look at the training curves"
+        try:
+            generated, card["samples_per_second"] = self.drawn(run, key, cond, count, timed=True)
+        except NonFinite as error:
+            card["samples_why"] = str(error)
             return Measured(card, None, None, nats)
         numbers: dict[str, Number] = {}
         if not text:
@@ -142,14 +152,15 @@ class Observer:
 
     def kept(self, run: Run, seed: int = 0) -> Measured:
         """What `finish` kept of this very state, as far as it was asked the same; the rest is measured now."""
-        result, arrays = run.folder / "result.json", run.folder / "measured.npz"
-        if not (result.exists() and arrays.exists()):
+        card, arrays = read_sound(run.folder / "result.json"), read_arrays(run.folder / "measured.npz")
+        asked = _asked(run, self.samples, seed)
+        if card is None or arrays is None or card["steps"] != run.step:
             return self.measure(run, seed)
-        card, asked = read_json(result), _asked(run, self.samples, seed)
-        if card["steps"] != run.step or card.get("asked", {}) | {"samples": self.samples} != asked:
+        if card.get("asked", {}) | {"samples": self.samples} != asked:
             return self.measure(run, seed)
-        with np.load(arrays, allow_pickle=False) as held:
-            nats, generated = (held[k] if k in held else None for k in ("nats", "generated"))
+        nats, generated = arrays.get("nats"), arrays.get("generated")
+        if (card["likelihood"] is None) != (nats is None):
+            return self.measure(run, seed)
         cond = None if generated is None else held_out_conditions(run, len(generated))
         found = Measured(card, generated, cond, nats)
         return found if card["asked"] == asked else self.measure(run, seed, found)
@@ -160,9 +171,8 @@ class Observer:
         """`count` samples as a batch holds them, cond [count, ...], drawn in batches; and samples per second.
 
         timed: the speed is that of a compiled sampler, if need be by drawing once more.
+        Raises NonFinite as `as_batch`.
         """
-        if self._sample is None:
-            raise ValueError(f"{run.config.name}: this family does not sample")
         parts, seconds = [], 0.0
         batches = -(-count // self.size)
         order = (
@@ -172,10 +182,16 @@ class Observer:
             rows = np.arange(i * self.size, (i + 1) * self.size) % count
             some = None if cond is None else {name: np.asarray(values)[rows] for name, values in cond.items()}
             began = time.perf_counter()
-            parts.append(np.asarray(self._sample(run.state, jax.random.fold_in(key, i), some)))
+            parts.append(self.batch(run, key, i, some))
             seconds = time.perf_counter() - began  # of the last one, which was compiled before
         self._drew = True
-        return np.concatenate(parts)[:count], self.size / seconds
+        return as_batch(run, np.concatenate(parts)[:count]), self.size / seconds
+
+    def batch(self, run: Run, key: jax.Array, number: int, cond: data.Examples | None) -> np.ndarray:
+        """`size` samples, as the algorithm makes them: those of this number among the batches of a key."""
+        if self._sample is None:
+            raise ValueError(f"{run.config.name}: this family does not sample")
+        return np.asarray(self._sample(run.state, jax.random.fold_in(key, number), cond))
 
     def prepared(self, run: Run) -> Any:
         """The state as `Algorithm.log_prob` takes it; what costs once is done once for each step of a run."""
@@ -186,48 +202,59 @@ class Observer:
             self._prepared = (run.folder, run.step), value
         return self._prepared[1]
 
-    def _likelihood(self, run: Run, split: str) -> tuple[Likelihood, np.ndarray, np.ndarray | None]:
+    def _likelihood(self, run: Run, split: str) -> tuple[Likelihood, LogProbs]:
         if self._log_prob is None:
             raise ValueError(f"{run.config.name}: this family has no density")
         source, state = run.sources[split], self.prepared(run)
-        nats, kind, upper = log_probs(self._log_prob, state, evaluated_batches(source, run.config), run.eval_key)
-        return summary(nats, source.kind(kind), source.dims), nats, upper
+        found = log_probs(self._log_prob, state, evaluated_batches(source, run.config), run.eval_key)
+        return summary(found.nats, source.kind(found.kind), source.dims, found.common_stderr), found
 
     def _entry(self, run: Run, seed: int) -> tuple[dict[str, Any] | None, np.ndarray | None]:
         """Test log-probability with kind and interval, and that of every example; (None, None) without a density."""
         if self._log_prob is None:
             return None, None
-        measured, nats, upper = self._likelihood(run, "test")
+        measured, found = self._likelihood(run, "test")
         test = run.sources["test"]
+        costs = lambda nats: -nats if test.space.unit == "nats" else bits_per_dim(nats, test.dims)  # noqa: E731
 
-        def entry(nats: np.ndarray, kind: str) -> dict[str, Any]:
-            cost = -nats if test.space.unit == "nats" else bits_per_dim(nats, test.dims)
-            low, high = bootstrap(np.mean, cost, seed=seed)
+        def entry(found: LogProbs, kind: str) -> dict[str, Any]:
+            cost, common = costs(found.nats), costs(-found.common_stderr)
+            low, high = bootstrap(np.mean, cost, common_stderr=common, seed=seed)
             return {
                 **{"kind": kind, "unit": test.space.unit, "value": float(cost.mean())},
-                **{"low": low, "high": high, "n": len(nats)},
+                **{"low": low, "high": high, "common_stderr": common, "n": len(cost)},
             }
 
-        bound = None if upper is None else entry(upper, "upper_bound")
-        return entry(nats, measured.kind) | {"nats": measured.nats, "stderr": measured.stderr, "upper": bound}, nats
+        upper = None if found.upper is None else entry(found.upper, found.upper.kind)
+        said = {"nats": measured.nats, "stderr": measured.stderr, "upper": upper}
+        return entry(found, measured.kind) | said, found.nats
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of measured.npz; None if there is none, and with a warning if it is damaged: measure again."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return {name: held[name] for name in held}
+    except Exception as error:  # zipfile, zlib and numpy raise all kinds of it
+        log.warning("%s is damaged, what it held is measured again (%s)", path, error)
+        return None
 
 
 def check_samples(samples: int) -> None:
     """Raises ValueError for a number of samples that intervals cannot be had from."""
-    if samples < 20:
-        raise ValueError(f"--samples {samples}: intervals and neighbours need at least 20")
+    if samples < LEAST_SAMPLES:
+        raise ValueError(f"--samples {samples}: intervals and neighbours need at least {LEAST_SAMPLES}")
 
 
 def card_is_current(folder: Path, samples: int, features: str) -> bool:
     """Whether the card of a finished run is of its last step and was asked the same."""
-    path = folder / "evaluation" / "card.json"
-    if not (path.exists() and (folder / "result.json").exists()):
+    card, result = read_sound(folder / "evaluation" / "card.json"), read_sound(folder / "result.json")
+    if card is None or result is None:
         return False
-    card = read_json(path)
-    asked = card["asked"]
-    return (asked["samples"], asked["features"], card["steps"]) == (
-        samples, features, read_json(folder / "result.json")["steps"]
-    )  # fmt: skip
+    asked = card.get("asked", {})
+    return (asked.get("samples"), asked.get("features"), card["steps"]) == (samples, features, result["steps"])
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
@@ -258,18 +285,34 @@ def about(run: Run) -> dict[str, Any]:
     }
 
 
+def as_batch(run: Run, samples: np.ndarray) -> np.ndarray:
+    """Samples as a batch holds them. Raises NonFinite, with the run and how many there are, if some are not finite."""
+    try:
+        return run.sources["test"].space.as_batch(samples)
+    except ValueError as error:
+        raise NonFinite(
+            f"{run.folder}, step {run.step}: {error}; the model has diverged (look at its training curves), or its "
+            "sampler makes too few or too large steps"
+        ) from error
+
+
 def held_out(run: Run) -> data.Examples:
-    """At most `POOL` held-out examples with their conditions, half of them from each of validation and test."""
+    """At most `POOL` held-out examples and what comes with all of them, half of them each from validation and test."""
     parts = [run.sources[split].take(run.sources[split].spaced(POOL // 2)) for split in ("validation", "test")]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name in parts[1]}
 
 
-def held_out_conditions(run: Run, count: int) -> data.Examples | None:
-    """Conditions for `count` samples, those of held-out examples evenly spaced; None for an unconditional family."""
+def held_out_conditions(run: Run, count: int, rows: np.ndarray | None = None) -> data.Examples | None:
+    """Conditions for `count` samples, those of held-out examples evenly spaced; None for an unconditional family.
+
+    rows: of these samples only.
+    """
     if len(run.algorithm.reads) == 1:
         return None
     test = run.sources["test"]
-    return conditions(run.algorithm.reads, test.take(np.resize(test.spaced(count), count)))
+    where = test.spaced(count)
+    chosen = np.resize(where, count) if rows is None else where[rows % len(where)]
+    return conditions(run.algorithm.reads, test.take(chosen))
 
 
 def modes(law: toy.Density, generated: np.ndarray, seed: int) -> dict[str, Number]:

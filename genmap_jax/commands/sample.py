@@ -1,19 +1,25 @@
 """Samples of a trained run, if so asked with another sampler, guidance, truncation or label than it had."""
 
 import dataclasses
+import itertools
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 
+from genmap_jax import places
 from genmap_jax.algorithm import check_cond
-from genmap_jax.commands.measure import Observer, held_out_conditions, save_picture
+from genmap_jax.commands.measure import Observer, as_batch, held_out_conditions, save_picture
 from genmap_jax.run import config as configs
 from genmap_jax.run import opening
+from genmap_jax.run.logs import NonFinite
 
-BATCH = 256
-"""Samples are drawn in batches of at most so many."""
+BATCH, SHOWN = 256, 64
+"""Samples are drawn in batches of at most so many, and so many of them are on the picture."""
 
 
 def sample(
@@ -34,28 +40,53 @@ def sample(
     """
     if n < 1:
         raise ValueError(f"-n {n}: draw at least one sample")
+    out = places.writable(out or folder / "drawn", "--out")
     run = opening.open_run(folder, experiments, data_dir, changes)
-    cond = held_out_conditions(run, n)
+    reads = run.algorithm.reads
     if label is not None:
-        if cond is None or "label" not in cond:
+        if "label" not in reads:
             raise ValueError(f"--label {label}: {run.config.name} is not conditioned on labels; leave it out")
-        classes = run.algorithm.reads["label"].levels
+        classes = reads["label"].levels
         assert classes is not None  # labels have classes
         if not 0 <= label < classes:
             raise ValueError(f"--label {label}: {run.config.name} knows labels 0 to {classes - 1}")
-        cond = {**cond, "label": np.full(n, label, np.int32)}
-    check_cond(run.algorithm.reads, n, cond)
     observer = Observer(run, min(n, BATCH))
-    drawn, _ = observer.drawn(run, jax.random.fold_in(run.eval_key, 1 + seed), cond, n)
-    if not np.isfinite(drawn.astype(np.float64)).all():
-        raise ValueError(f"{run.folder}: the sampler gave NaN or infinite values; look at its training curves")
-    out = (out or run.folder / "drawn").absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    test = run.sources["test"]
-    arrays: dict[str, Any] = {test.field: drawn}
-    np.savez_compressed(out / "samples.npz", **arrays)
-    picture = save_picture(drawn[:64], out / "samples", test)
-    return f"{len(drawn)} samples of {run.config.name} at step {run.step}: {out / 'samples.npz'}, {picture}"
+    key, test = jax.random.fold_in(run.eval_key, 1 + seed), run.sources["test"]
+
+    def batches() -> Iterator[np.ndarray]:
+        for i in tqdm.trange(-(-n // observer.size), desc=run.config.name, unit="batch", disable=None):
+            rows = np.arange(i * observer.size, (i + 1) * observer.size) % n
+            cond = held_out_conditions(run, n, rows)
+            if label is not None and cond is not None:
+                cond = {**cond, "label": np.full(len(rows), label, np.int32)}
+            check_cond(reads, len(rows), cond)
+            yield as_batch(run, observer.batch(run, key, i, cond)[: n - i * observer.size])
+
+    try:
+        drawn = batches()
+        first = list(itertools.islice(drawn, -(-SHOWN // observer.size)))  # before anything is written
+        out.mkdir(parents=True, exist_ok=True)
+        write_arrays(out / "samples.npz", test.field, itertools.chain(first, drawn), n)
+    except NonFinite as error:
+        raise ValueError(str(error)) from error
+    picture = save_picture(np.concatenate(first)[:SHOWN], out / "samples", test)
+    return f"{n} samples of {run.config.name} at step {run.step}: {out / 'samples.npz'}, {picture}"
+
+
+def write_arrays(path: Path, name: str, parts: Iterable[np.ndarray], count: int) -> None:
+    """Write parts [b, ...] of one array [count, ...] as an .npz, one part in memory at a time; whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                for i, part in enumerate(parts):
+                    if i == 0:
+                        about = {"descr": np.lib.format.dtype_to_descr(part.dtype), "fortran_order": False}
+                        np.lib.format.write_array_header_1_0(file, about | {"shape": (count, *part.shape[1:])})
+                    file.write(np.ascontiguousarray(part).tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def parsed_changes(words: list[str], folder: Path, experiments: Path) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 
 from genmap_jax.algorithm import Family
-from genmap_jax.commands.measure import Observer, card_is_current, check_samples
+from genmap_jax.commands.measure import LEAST_SAMPLES, Observer, card_is_current
+from genmap_jax.evaluate.features import Kind
+from genmap_jax.options import Count, Range
 from genmap_jax.run import config as configs
 from genmap_jax.run import loop
 from genmap_jax.run.config import Experiment
 from genmap_jax.run.launch import FINISHED, NON_FINITE, Launch
 from genmap_jax.run.opening import load_run
+from genmap_jax.run.processes import Peers
+from genmap_jax.run.runs import writing
 
 Ablations = dict[str, dict[str, Any]]
 """Name -> changes of the experiment by dotted path."""
@@ -27,16 +31,16 @@ class Also:
     ablation: str | None = None
     """One of this experiment's ablations, or all: the baseline and the variants are trained, each in a run folder of
     its own below the workdir, and a table is printed."""
-    seeds: int = 1
+    seeds: Count = 1
     """The number of seeds of every variant (with --ablation), or of the experiment alone."""
     executor: Literal["local", "slurm", "ray"] = "local"
     """Where the runs of an ablation are trained: here, as a SLURM job array, or on a Ray cluster."""
-    features: str | None = None
+    features: Kind | None = None
     """Finished runs are also measured in full, in these features (own, efficientnet, inception, dinov2, clip), as
     `genmap evaluate` does."""
     weights: Path | None = None
     """The weight file of the features inception, dinov2 and clip."""
-    measured_samples: int = 1000
+    measured_samples: Annotated[int, Range(LEAST_SAMPLES, hint="for intervals and neighbours")] = 1000
     """At most so many samples of a finished run are measured."""
 
 
@@ -45,7 +49,8 @@ def variant(cfg: Experiment, ablations: Ablations, name: str) -> Experiment:
     if name == "baseline":
         return cfg
     if name not in ablations:
-        raise ValueError(f"no ablation {name!r}; this experiment has: {', '.join(ablations) or 'none'}, or all")
+        there = ", ".join(ablations) or "none"
+        raise ValueError(f"no ablation {name!r} for --ablation or --variant; this experiment has: {there}, or all")
     return configs.replace(cfg, ablations[name])
 
 
@@ -67,17 +72,20 @@ def shortened_to_budget(program: loop.Program, family: Family, launch: Launch) -
 
 
 def train_seeds(program: loop.Program, cfgs: list[Experiment], workdirs: list[Path], launch: Launch, also: Also) -> int:
-    """Train the seeds of one program at once (see `loop.train`), measure each, and write their cards if asked to."""
-    check_samples(also.measured_samples)
-    observer = Observer(program, also.measured_samples)
-    code = loop.train(program, cfgs, workdirs, launch, observer)
-    if also.features is None or code not in (FINISHED, NON_FINITE) or jax.process_count() > 1:
-        return code
-    from genmap_jax.commands.evaluate import write_card  # features and their libraries only where they are asked for
+    """Train the seeds of one program at once (see `loop.train`), measure each, and write their cards if asked to.
 
-    for cfg, folder in zip(cfgs, workdirs, strict=True):
-        finished = (folder / "result.json").exists()
-        if finished and not card_is_current(folder, also.measured_samples, also.features):
-            run = observer.finished.get(folder) or load_run(folder, cfg, program.family, launch.data_dir)
-            write_card(run, observer, features=also.features, weights=also.weights, data_dir=launch.data_dir)
-    return code
+    Raises ValueError if another process is writing one of the run folders.
+    """
+    observer = Observer(program, also.measured_samples)
+    with writing(*workdirs), Peers(workdirs[0]):
+        code = loop.train(program, cfgs, workdirs, launch, observer)
+        if also.features is None or code not in (FINISHED, NON_FINITE) or jax.process_count() > 1:
+            return code
+        from genmap_jax.commands.evaluate import write_card  # features and their libraries only where they are asked
+
+        for cfg, folder in zip(cfgs, workdirs, strict=True):
+            finished = (folder / "result.json").exists()
+            if finished and not card_is_current(folder, also.measured_samples, also.features):
+                run = observer.finished.get(folder) or load_run(folder, cfg, program.family, launch.data_dir)
+                write_card(run, observer, features=also.features, weights=also.weights, data_dir=launch.data_dir)
+        return code

@@ -2,22 +2,40 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from genmap_jax.lock import Busy, lock
+from genmap_jax.places import local
+
 
 def root_folder(data_dir: str | os.PathLike | None) -> Path:
-    """The data folder: as given, else $GENMAP_DATA, else ~/.cache/genmap_jax/data."""
-    return Path(data_dir or os.environ.get("GENMAP_DATA") or "~/.cache/genmap_jax/data").expanduser().absolute()
+    """The data folder: as given, else $GENMAP_DATA, else ~/.cache/genmap_jax/data.
+
+    Raises ValueError if it cannot be a folder.
+    """
+    given = data_dir or os.environ.get("GENMAP_DATA") or "~/.cache/genmap_jax/data"
+    return local(Path(given), "--data-dir" if data_dir else "GENMAP_DATA")
 
 
 @contextlib.contextmanager
 def scratch(root: Path) -> Iterator[Path]:
-    """A folder next to where the result will be, so that moving it there is one rename."""
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=root) as folder:
-        yield Path(folder)
+    """A folder next to where the result will be, so that moving it there is one rename.
+
+    Any number of processes may fill such folders at once. One whose process was killed is known by its lock, which died
+    with the process, and is removed by the next.
+    """
+    with contextlib.ExitStack() as stack:
+        with lock(root, wait=True):  # nobody sees a folder that its maker has not locked yet
+            for left in root.glob(".building-*"):
+                with contextlib.suppress(Busy, FileNotFoundError), lock(left):
+                    shutil.rmtree(left, ignore_errors=True)
+            made = tempfile.TemporaryDirectory(prefix=".building-", dir=root, ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+            stack.enter_context(lock(folder))
+        yield folder
 
 
 def publish(folder: Path, final: Path) -> Path:

@@ -58,6 +58,8 @@ def decode(body: bytes, channels: int, size: tuple[int, int] | None = None, crop
     """
     from PIL import Image, ImageOps
 
+    if channels not in MODES:
+        raise ValueError(f"channels={channels}: images have 1, 3 or 4")
     with _opened(io.BytesIO(body)) as image:
         image.load()
         pixels = _converted(ImageOps.exif_transpose(image), MODES[channels])

@@ -91,12 +91,12 @@ def _check(source: Source, reads: "dict[str, Space]") -> None:
                 f"set --model.vocab to at least {there}"
             )
     elif expected.shape != space.shape:
-        flag = f"--model.space.shape {' '.join(map(str, space.shape))}"
+        flag = f"--model.space.shape {' '.join(map(str, space.shape))} (of a GPT --model.shape)"
         raise ValueError(f"{name} has examples of shape {space.shape}, but the model expects {expected.shape}: {flag}")
     elif wanted != there:
         raise ValueError(
             f"{name} has grey values 0..{there - 1}, but the model expects 0..{wanted - 1}: "
-            f"--model.space.levels {there}"
+            f"--model.space.levels {there} (of a GPT --model.vocab)"
         )
     for condition, condition_space in conditions:
         _check_condition(source, condition, condition_space)
@@ -201,15 +201,34 @@ def _stored(name: str, split: str, prepared: Path, how: Opening) -> Source:
         if levels is None:  # the dataset does not say: the model may, if all values fit
             expected = how.reads["image"].levels if "image" in how.reads else None
             levels = expected if expected and about["max"] < expected else 256
+        if about["max"] >= levels:
+            raise ValueError(f"{name}: {split!r} has grey values up to {about['max']}, but is said to have {levels}")
         height, width, channels = arrays["image"].shape[1:]
         spaces = {"image": images(height, width, channels, levels)}
-    if "label" in arrays:
+    if "label" in arrays and _labelled(name, split, arrays["label"], about["classes"], "label" in how.reads):
         spaces["label"] = labels(about["classes"])
+    arrays = {field: arrays[field] for field in spaces}
 
     def take(rows):
         return {field: array[rows] for field, array in arrays.items()}
 
     return Source(name, split, len(next(iter(arrays.values()))), spaces, take)
+
+
+def _labelled(name: str, split: str, label: np.ndarray, classes: int, wanted: bool) -> bool:
+    """Whether a split has its labels. TFDS writes -1 where they are not public, as in the test split of a competition.
+
+    Raises ValueError for labels of no class, and for hidden ones where they are wanted: as an index, -1 is the last.
+    """
+    if label.max() >= classes or label.min() < -1:
+        raise ValueError(f"{name}: {split!r} has labels {label.min()} to {label.max()}, but {classes} classes")
+    hidden = int((label < 0).sum())
+    if hidden and wanted:
+        raise ValueError(
+            f"{name}: {hidden} of {len(label)} labels of {split!r} are hidden (-1), and the model is conditioned on "
+            "labels: leave model.classes out, or take other data"
+        )
+    return not hidden
 
 
 def _windows(name: str, split: str, prepared: Path, how: Opening) -> Source:
@@ -224,6 +243,8 @@ def _windows(name: str, split: str, prepared: Path, how: Opening) -> Source:
         raise ValueError(f"{name} is text: it needs a length, as load(..., length=64) or a model of text has it")
     parts = lambda split: materialise(name, split, prepared, how.root)  # noqa: E731
     text = texts.read(parts, split, how.tokenizer, how.root)
+    if not len(text.tokens):
+        raise ValueError(f"the {split} split of {name} holds no {text.tokenizer.unit}")
     if not 1 <= length <= len(text.tokens):
         has = f"{len(text.tokens)} {text.tokenizer.unit}"
         raise ValueError(f"--model.length {length}: the {split} split of {name} has {has}, so give 1 to that many")

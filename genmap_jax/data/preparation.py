@@ -153,6 +153,8 @@ def _find(name: str, roots: tuple[Path, ...], known: bool = False) -> Path:
     """
     if not re.fullmatch(r"\w+(/\w[\w.+-]*)?", name):
         raise unknown(name, roots)
+    if re.fullmatch(r"\w+/\d+\.\d+\.\d+", name):
+        raise ValueError(f"{name}: leave the version out, the newest that is prepared is read")
     other = []
     for root in roots:
         found: dict[Path, list[Path]] = {}  # config -> versions

@@ -272,7 +272,10 @@ class TinyShakespeare(RawText, skip_registration=True):
             raise ValueError(f"{path} is not UTF-8: {error}") from error
         first = int(len(text) * 0.9)
         second = first + (len(text) - first) // 2
-        yield {"train": text[:first], "validation": text[first:second], "test": text[second:]}[split]
+        parts = {"train": text[:first], "validation": text[first:second], "test": text[second:]}
+        if not all(parts.values()):
+            raise ValueError(f"{path}: {len(text)} characters are too few for three splits")
+        yield parts[split]
 
 
 class OpenWebText(RawText, skip_registration=True):
@@ -299,6 +302,8 @@ class OpenWebText(RawText, skip_registration=True):
             try:
                 for rows in pyarrow.parquet.ParquetFile(path).iter_batches(columns=["text"]):
                     for document in rows.column(0).to_pylist():
+                        if not isinstance(document, str):
+                            raise ValueError(f"{path}: document {number} is {document!r}, not a text")
                         if {0: "validation", 1000: "test"}.get(number % 2000, "train") == split:
                             yield document
                         number += 1

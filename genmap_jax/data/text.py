@@ -80,11 +80,14 @@ def huggingface(path: Path) -> Tokenizer:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; give bytes, characters or a tokenizer.json")
-    tokenizers, file = _package(), path.read_text(encoding="utf-8")
+    tokenizers = _package()
     try:
+        file = path.read_text(encoding="utf-8")
         tokenizer = tokenizers.Tokenizer.from_str(file)
     except Exception as error:  # what its Rust code raises has no narrower type
         raise ValueError(f"{path} is not a tokenizer.json: {error}") from error
+    if not tokenizer.get_vocab_size():
+        raise ValueError(f"{path}: its vocabulary is empty; give a trained tokenizer.json")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # "</s>" in a text is four characters, not the end of a document
@@ -192,7 +195,9 @@ def _write(tokenizer: Tokenizer, folder: Path, made: Path) -> Path:
     with (made / "tokens.bin").open("wb") as f:
         for chunk in _documents(folder):
             for text, tokens in zip(chunk, tokenizer.encode(chunk), strict=True):
-                lost += not tokenizer.unique and tokenizer.decode(tokens) != text
+                # A tokenizer that has nothing for a newline joins a document to the one before it.
+                joined = bool(starts) and not len(between)
+                lost += joined or (not tokenizer.unique and tokenizer.decode(tokens) != text)
                 if starts:
                     f.write(between.tobytes())
                     place += len(between)
@@ -238,4 +243,6 @@ def _all_characters(folder_of: Callable[[str], Path], root: Path) -> Tokenizer:
 
 
 def _mapped(path: Path, dtype: DTypeLike) -> np.ndarray:
+    if not path.stat().st_size:  # nothing can be mapped
+        return np.zeros(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))  # the same pages without memmap's overhead

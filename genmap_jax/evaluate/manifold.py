@@ -13,7 +13,7 @@ from genmap_jax.evaluate.distance import distances
 
 @dataclasses.dataclass(frozen=True)
 class Prdc:
-    """One term per example; the metric is the mean, and a bootstrap may resample the terms."""
+    """One term per example; the metric is the mean. The terms of a set depend on each other through the balls."""
 
     precision: np.ndarray  # [M] bool: the sample lies in a ball of a real example
     recall: np.ndarray  # [N] bool: the real example lies in a ball of a sample

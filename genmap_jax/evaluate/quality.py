@@ -13,7 +13,7 @@ import numpy as np
 
 from genmap_jax.evaluate import diversity, frechet, kernel, manifold, memorisation
 from genmap_jax.evaluate.distance import energy_distance
-from genmap_jax.evaluate.resampling import bootstrap, null_floor
+from genmap_jax.evaluate.resampling import bootstrap, halves, jackknife, null_floor, proportion
 
 SUSPICIOUS = -3.0
 """C_T below this is not chance."""
@@ -26,7 +26,7 @@ class Number:
     value: float
     low: float | None = None
     high: float | None = None
-    """95 % bootstrap interval over examples; None where there is none."""
+    """95 % interval, for the mean of many repetitions with as many examples; None where there is none."""
     null: float | None = None
     null_sd: float | None = None
     """Mean and standard deviation of the same number with real data in the place of the generated, at the same N."""
@@ -35,15 +35,15 @@ class Number:
     better: str = "lower"
     """"lower", "higher", or "null": the nearer to the null floor the better."""
     seed: int = 0
-    """Of the choice of halves and of the bootstrap."""
+    """Of the choice of halves and of the resampling."""
 
 
 def distances(*, held_out: np.ndarray, generated: np.ndarray, name: str, seed: int = 0) -> dict[str, Number]:
     """Fréchet and kernel distance between features [R, d], [M, d]. `name`: of the extractor, part of every name."""
     compare = _comparison(held_out, generated, seed)
     return {
-        f"FD-{name}": compare(frechet.frechet_distance, "lower"),
-        f"KD-{name}": compare(lambda **sets: kernel.kernel_distance(**sets).value, "lower"),
+        f"FD-{name}": compare(frechet.frechet_distance, "lower", distance=True),
+        f"KD-{name}": compare(lambda **sets: kernel.kernel_distance(**sets).value, "lower", distance=True),
     }
 
 
@@ -51,7 +51,7 @@ def directions(*, held_out: np.ndarray, generated: np.ndarray, name: str, seed: 
     """CMMD and Vendi score, which look at the directions of feature vectors [R, d], [M, d] alone."""
     compare = _comparison(_unit(held_out), _unit(generated), seed)
     return {
-        f"CMMD-{name}": compare(lambda **sets: kernel.cmmd(**sets).value, "lower"),
+        f"CMMD-{name}": compare(lambda **sets: kernel.cmmd(**sets).value, "lower", distance=True),
         f"Vendi-{name}": compare(lambda real, generated: diversity.vendi_score(generated), "null"),
     }
 
@@ -63,11 +63,13 @@ def neighbours(*, held_out: np.ndarray, generated: np.ndarray, name: str, seed: 
     terms = manifold.prdc(real=real, generated=generated)
     fields = ("precision", "recall", "density", "coverage")
     means = lambda **sets: np.array([getattr(manifold.prdc(**sets), f).mean() for f in fields])  # noqa: E731
+    lows, highs = halves(lambda x, y: means(real=x, generated=y), real, generated, seed=seed)
     null, null_sd = null_floor(means, held_out, n=n, seed=seed)
     for i, field in enumerate(fields):
-        each = getattr(terms, field).astype(np.float64)
-        low, high = bootstrap(np.mean, each, seed=seed)  # radii held fixed: duplicates would collapse them
-        better = "null" if field == "density" else "higher"
+        each, low, high, better = getattr(terms, field), float(lows[i]), float(highs[i]), "null"
+        if field != "density":  # a share: halves may all have 0 or 1 of it
+            least, most = proportion(each)
+            low, high, better = max(min(low, least), 0.0), min(max(high, most), 1.0), "higher"
         value = float(each.mean())
         numbers[f"{field}-{name}"] = Number(value, low, high, float(null[i]), float(null_sd[i]), (n, n), better, seed)
     return numbers
@@ -89,7 +91,7 @@ def class_balance(*, held_out: np.ndarray, generated: np.ndarray, name: str, see
 def energy(*, held_out: np.ndarray, generated: np.ndarray, seed: int = 0) -> dict[str, Number]:
     """Energy distance in the space of the data themselves, which needs no extractor. [R, ...], [M, ...]"""
     compare = _comparison(held_out.reshape(len(held_out), -1), generated.reshape(len(generated), -1), seed)
-    return {"energy": compare(lambda **sets: energy_distance(**sets).value, "lower")}
+    return {"energy": compare(lambda **sets: energy_distance(**sets).value, "lower", distance=True)}
 
 
 def memorised(
@@ -106,13 +108,13 @@ def memorised(
     null_z = memorisation.c_t(train=train, held_out=half, generated=rest, seed=seed)
     authentic = 100.0 * memorisation.authenticity(train=train, generated=generated)
     fresh = 100.0 * memorisation.authenticity(train=train, generated=held_out)
-    low, high = bootstrap(np.mean, authentic, seed=seed)
-    share, floor = float(authentic.mean()), float(fresh.mean())
+    low, high = (100.0 * end for end in proportion(authentic > 0))
+    percent, floor = float(authentic.mean()), float(fresh.mean())
     error = np.hypot(*(x.std(ddof=1) / np.sqrt(len(x)) for x in (authentic, fresh)))
     numbers = {
         "C_T": Number(z, None, None, null_z, None, (len(train), len(generated)), "null", seed),
         "AuthPct": Number(
-            share,
+            percent,
             low,
             high,
             floor,
@@ -122,8 +124,8 @@ def memorised(
             seed,
         ),
     }
-    verdict = z < SUSPICIOUS and share < floor - 3.0 * error
-    return numbers, bool(verdict), f"C_T z = {z:.1f}; AuthPct {share:.0f} where held-out data have {floor:.0f}"
+    verdict = z < SUSPICIOUS and percent < floor - 3.0 * error
+    return numbers, bool(verdict), f"C_T z = {z:.1f}; AuthPct {percent:.0f} where held-out data have {floor:.0f}"
 
 
 def _halves(held_out: np.ndarray, generated: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,14 +136,17 @@ def _halves(held_out: np.ndarray, generated: np.ndarray, seed: int) -> tuple[np.
 
 
 def _comparison(held_out: np.ndarray, generated: np.ndarray, seed: int) -> Callable[..., Number]:
-    """(statistic(real=, generated=) -> float, better) -> its Number on these sets."""
+    """(statistic(real=, generated=) -> float, better, whether it is a squared distance) -> its Number on these sets."""
     real, _, generated = _halves(held_out, generated, seed)
     n = len(real)
 
-    def compare(statistic: Callable[..., float], better: str) -> Number:
+    def compare(statistic: Callable[..., float], better: str, distance: bool = False) -> Number:
         both = lambda x, y: statistic(real=x, generated=y)  # noqa: E731
-        low, high = bootstrap(both, real, generated, seed=seed)
         null, null_sd = null_floor(statistic, held_out, n=n, seed=seed)
+        if distance:
+            low, high = jackknife(both, real, generated, null_sd=float(null_sd))
+        else:
+            low, high = bootstrap(both, real, generated, seed=seed)
         return Number(float(both(real, generated)), low, high, float(null), float(null_sd), (n, n), better, seed)
 
     return compare

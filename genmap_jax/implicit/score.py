@@ -16,7 +16,7 @@ likelihood needs; see also processes/sde.py, samplers/predictor_corrector.py and
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -36,12 +36,12 @@ from genmap_jax.algorithm import (
     init_state,
     minimise,
 )
-from genmap_jax.choices import check_choices
 from genmap_jax.keys import example_keys, split
 from genmap_jax.nn.mlp import MLP
 from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives.denoising_score_matching import Weighting, denoising_score_matching
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Count, Natural, NotNegative, Positive, Range, Share, check_options
 from genmap_jax.processes import Denoise, expand
 from genmap_jax.processes.sde import SDE, VE, VP, SubVP, as_denoiser, log_snr, scale, schedule, score_from_eps
 from genmap_jax.samplers import denoising, ode
@@ -61,49 +61,49 @@ class Config:
     """The space of one example: images or vectors."""
     sde: Literal["vp", "subvp", "ve"] = "vp"
     """The noise process: variance preserving, sub-variance preserving, or variance exploding."""
-    beta_max: float = 20.0
+    beta_max: Annotated[float, Range(above=0.1)] = 20.0
     """The noise rate of "vp" and "subvp" at t = 1; it is 0.1 at t = 0."""
-    sigma_max: float = 50.0
+    sigma_max: Annotated[float, Range(above=0.01)] = 50.0
     """The noise of "ve" at t = 1, at least the largest distance between two data points; it is 0.01 at t = 0."""
     weighting: Weighting = "noise"
     """The weight of the loss over time: "noise" is std^2 (for samples), "likelihood" g^2, importance-sampled."""
     network: Literal["mlp", "conv"] = "mlp"
     """The network: a residual MLP, or the DDPM++ U-Net on images."""
-    width: int = 256
+    width: Count = 256
     """Hidden units of "mlp", or channels of "conv" at the finest resolution."""
-    blocks: int = 3
+    blocks: Count = 3
     """Residual blocks of "mlp", or of "conv" at each resolution."""
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    channel_mult: tuple[Count, ...] = (1, 2, 2, 2)
     """Channels of "conv" at each resolution in units of width, finest first."""
-    attention: tuple[int, ...] = (16,)
+    attention: tuple[Count, ...] = (16,)
     """Resolutions of "conv" that have self-attention."""
 
     sampler: Literal["pc", "ode", "ancestral", "ddim", "euler", "heun", "dpmpp_2m"] = "pc"
     """The sampler: "pc" is predictor-corrector on the reverse SDE, "ode" the probability-flow ODE by an adaptive
     solver; the others step through the noise levels of the SDE at evenly spaced times."""
-    sample_steps: int = 1000
+    sample_steps: Count = 1000
     """Steps of every sampler but "ode"; "pc" makes `corrector_steps` more evaluations in each, "heun" one more."""
-    corrector_steps: int = 1
+    corrector_steps: Natural = 1
     """Langevin steps of "pc" after each predictor step."""
-    snr: float = 0.16
+    snr: Positive = 0.16
     """The signal-to-noise ratio of a Langevin step of "pc"."""
-    eta: float = 0.0
+    eta: Share = 0.0
     """The noise of "ddim": from the ODE (0) to ancestral sampling (1)."""
-    churn: float = 0.0
+    churn: NotNegative = 0.0
     """The noise S_churn that "heun" adds and removes again."""
 
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     """How the likelihood computes the divergence: "exact" costs D Jacobian products, right up to some 64 dimensions."""
-    probes: int = 1
+    probes: Count = 1
     """Probes averaged per example by "hutchinson"; from 2 on, the likelihood has a standard error."""
-    spacing: float = 0.35
+    spacing: Annotated[float, Range(above=0, most=1)] = 0.35
     """Distance in log sigma of the noise levels at which the likelihood computes the divergence, to sum it by the
     trapezoidal rule; see `samplers.ode.log_prob`."""
-    tol: float = 1e-5
+    tol: Positive = 1e-5
     """The relative and absolute tolerance of the ODE solver, in likelihood and sampler."""
     optim: Optim = Optim()
     """The optimizer."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """The half-life of the parameters' average, in examples; None evaluates the last parameters."""
 
 
@@ -175,26 +175,20 @@ def log_density(cfg: Config, params: Params, x: Array, keys: Key) -> tuple[Array
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
-    shape, factor = cfg.space.shape, 2 ** (len(cfg.channel_mult) - 1)
-    check_choices(cfg)
+    check_options(cfg)
+    shape = cfg.space.shape
     if cfg.network == "conv" and not cfg.space.image:
         raise ValueError(f"network='conv' needs images, not space.shape={shape}: use network='mlp'")
+    if cfg.network == "conv" and not cfg.channel_mult:
+        raise ValueError(f"channel_mult={cfg.channel_mult}: network='conv' needs one resolution at least")
+    factor = 2 ** (len(cfg.channel_mult) - 1)
     if cfg.network == "conv" and (shape[0] % factor or shape[1] % factor):
         raise ValueError(
             f"channel_mult={cfg.channel_mult} needs an image that divides by {factor}, not {shape}: shorten it"
         )
     least = 1 if cfg.sampler == "pc" else denoising.least_steps(cfg.sampler)
-    if cfg.sample_steps < least or cfg.corrector_steps < 0:
-        raise ValueError(
-            f"sample_steps={cfg.sample_steps}, corrector_steps={cfg.corrector_steps}: "
-            f"sampler={cfg.sampler!r} needs at least {least} and 0"
-        )
-    if not 0.0 <= cfg.eta <= 1.0 or cfg.churn < 0.0:
-        raise ValueError(f"eta={cfg.eta}, churn={cfg.churn}: eta is from 0 to 1, churn at least 0")
-    if cfg.probes < 1:
-        raise ValueError(f"probes={cfg.probes}: use at least 1, or divergence='exact'")
-    if not 0.0 < cfg.spacing <= 1.0:
-        raise ValueError(f"spacing={cfg.spacing}: noise levels further apart than 1 miss the divergence between them")
+    if cfg.sample_steps < least:
+        raise ValueError(f"sample_steps={cfg.sample_steps}: sampler={cfg.sampler!r} needs at least {least}")
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
@@ -203,7 +197,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     tx, sde, space = optimizer(cfg.optim, batch_size), make_sde(cfg), cfg.space
     reads = {space.field: space}
     noise = schedule(sde, sde.t_sample)
-    sigmas = denoising.grid(noise, cfg.sample_steps)
+    sigmas = denoising.levels("ode" if cfg.sampler == "pc" else cfg.sampler, noise, cfg.sample_steps)
 
     def init(key: Key, batch: Batch) -> State:
         params = network(cfg).init(key, jnp.zeros((1, *space.shape)), jnp.zeros((1, EMBEDDING)))["params"]
@@ -239,7 +233,6 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
         data = batch[space.field]
-        expect((None, *space.shape), **{space.field: data})
         for_data, probes = split(example_keys(key, len(data)))
         nats, stderr = log_density(cfg, averaged(state), space.dequantise(data, for_data), probes)
         return LogProb(nats + space.log_cell, "estimate", stderr)

@@ -141,12 +141,17 @@ def noise(x: Array, key: Array) -> Array:
 
 
 def cutout(x: Array, key: Array) -> Array:
-    """A rectangle of half of each side becomes 0, its centre anywhere."""
-    H, W, _ = x.shape
-    centre = jax.random.randint(key, (2,), 0, jnp.array([H, W]))
-    rows, columns = jnp.arange(H) - centre[0], jnp.arange(W) - centre[1]
-    rows, columns = (-H // 4 <= rows) & (rows < H // 4), (-W // 4 <= columns) & (columns < W // 4)
-    return jnp.where((rows[:, None] & columns[None])[..., None], 0.0, x)
+    """A rectangle of half of each side becomes 0, its centre anywhere, at the first and the last pixel alike."""
+    sides = np.array(x.shape[:2])
+    cut = (sides + 1) // 2
+    # An even side is centred between two pixels, for which there is one more place than there are pixels.
+    first = jax.random.randint(key, (2,), 0, sides + 1 - cut % 2) - cut // 2
+
+    def inside(axis: int) -> Array:
+        at = jnp.arange(x.shape[axis])
+        return (first[axis] <= at) & (at < first[axis] + cut[axis])
+
+    return jnp.where((inside(0)[:, None] & inside(1)[None])[..., None], 0.0, x)
 
 
 def _zoomed(x: Array, zoom: Array, shift: Array) -> Array:

@@ -85,7 +85,7 @@ class DiT(nn.Module):
 
         x = x.reshape(batch, rows, p, columns, p, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
         x = nn.Dense(self.width, kernel_init=glorot, name="embed")(x)
-        x = x + positions(rows, columns, self.width)[None]
+        x = x + positions(rows, columns, self.width).astype(x.dtype)[None]
         for i in range(self.blocks):
             x = Block(self.heads, name=f"block_{i}")(x, emb)
 

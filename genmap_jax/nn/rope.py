@@ -10,11 +10,13 @@ attention (`chunked_distances`) never presents such a distance.
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from genmap_jax.options import Natural, Positive, Range, check_options
 
 Array = jax.Array
 
@@ -23,32 +25,34 @@ Array = jax.Array
 class Scaling:
     """How the angles of a model trained at length `original` are stretched to `factor` times as many positions."""
 
-    kind: Literal["none", "linear", "ntk", "yarn"] = "none"
+    kind: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
     """The method of stretching. "linear" divides positions by the factor (Chen et al. 2023,
     https://arxiv.org/abs/2306.15595). "ntk" takes a larger base, so that the fastest plane stays and the slowest is
     stretched by the factor ("NTK-aware", Peng et al. 2023, section 3.1). "yarn" keeps the planes that turn often within
     `original`, stretches those that turn less than once, with a ramp between, and sharpens the attention (Peng et al.
-    2023, https://arxiv.org/abs/2309.00071, sections 3.2 to 3.4). "none" changes nothing."""
-    factor: float = 1.0
+    2023, https://arxiv.org/abs/2309.00071, sections 3.2 to 3.4). "llama3" does so with a ramp in the number of turns,
+    and without sharpening (Llama 3.1; Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783). "none" changes
+    nothing."""
+    factor: Annotated[float, Range(1)] = 1.0
     """The stretched model reads this many times as many positions."""
-    original: int = 0
-    """With yarn, the model was trained at this many positions."""
-    fast: float = 32.0
-    """With yarn, a plane that makes more than this many full turns within `original` stays (the paper's beta: 32)."""
-    slow: float = 1.0
-    """With yarn, a plane that makes fewer than this many full turns within `original` is stretched by the whole factor
-    (the paper's alpha: 1)."""
+    original: Natural = 0
+    """With yarn and llama3, the model was trained at this many positions."""
+    fast: Positive = 32.0
+    """With yarn and llama3, a plane that makes more than this many full turns within `original` stays (YaRN's beta: 32;
+    Llama 3.1's high_freq_factor: 4)."""
+    slow: Positive = 1.0
+    """With yarn and llama3, a plane that makes fewer than this many full turns within `original` is stretched by the
+    whole factor (YaRN's alpha and Llama 3.1's low_freq_factor: 1)."""
 
 
 def check(scaling: Scaling) -> None:
     """Raise ValueError that names the field of a scaling that cannot work."""
-    kinds = get_args({field.name: field.type for field in dataclasses.fields(scaling)}["kind"])
-    if scaling.kind not in kinds:
-        raise ValueError(f"scaling.kind={scaling.kind!r}: choose {' or '.join(map(repr, kinds))}")
-    if scaling.factor < 1:
-        raise ValueError(f"scaling.factor={scaling.factor}: positions can be stretched, so give at least 1")
-    if scaling.kind == "yarn" and scaling.original < 1:
-        raise ValueError(f"scaling.original={scaling.original}: yarn needs the length of the training")
+    check_options(scaling, "scaling.")
+    if scaling.kind in ("yarn", "llama3"):
+        if scaling.original < 1:
+            raise ValueError(f"scaling.original={scaling.original}: {scaling.kind} needs the length of the training")
+        if scaling.slow >= scaling.fast:
+            raise ValueError(f"scaling.slow={scaling.slow}: give less than scaling.fast={scaling.fast}")
 
 
 def frequencies(d: int, theta: float, scaling: Scaling = Scaling()) -> np.ndarray:
@@ -65,6 +69,10 @@ def frequencies(d: int, theta: float, scaling: Scaling = Scaling()) -> np.ndarra
         low, high = max(math.floor(plane(scaling.fast)), 0), min(math.ceil(plane(scaling.slow)), d - 1)
         stretched = np.clip((np.arange(d // 2) - low) / max(high - low, 1e-3), 0, 1)
         return stretched * base / scaling.factor + (1 - stretched) * base
+    if scaling.kind == "llama3":
+        turns = scaling.original * base / (2 * math.pi)
+        stays = np.clip((turns - scaling.slow) / (scaling.fast - scaling.slow), 0, 1)
+        return (1 - stays) * base / scaling.factor + stays * base
     return base
 
 

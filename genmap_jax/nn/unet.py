@@ -22,7 +22,7 @@ spread = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")  # the init
 
 def sinusoidal(t: Array, width: int, period: float = 10_000.0) -> Array:
     """Sines and cosines of t [B] at width / 2 frequencies from 1 to 1 / period: [B, width]. Vaswani et al. 2017."""
-    frequencies = jnp.exp(-math.log(period) * jnp.linspace(0.0, 1.0, width // 2))
+    frequencies = jnp.exp(-math.log(period) * jnp.linspace(0.0, 1.0, width // 2, dtype=t.dtype))
     angles = t[:, None] * frequencies[None, :]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 

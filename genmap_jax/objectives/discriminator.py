@@ -87,7 +87,7 @@ def d_terms(
     """
     expect((len(keys), *real.shape[1:]), real=real, fake=fake)
     fake = jax.lax.stop_gradient(fake)
-    key_real, key_fake, _, key_move = split(keys, 4)
+    key_real, key_fake, _, key_move, _, key_move_fake = split(keys, 6)
     (logit_real, own_real), (logit_fake, own_fake) = judge(real, key_real), judge(fake, key_fake)
     value = _example_mean(adversarial.LOSSES[loss][0](logit_real, logit_fake))
     terms = {"loss": value, "loss_d": value, "logit_real": logit_real, "logit_fake": logit_fake}
@@ -97,7 +97,8 @@ def d_terms(
         terms["loss"] = terms["loss"] + weight * _example_mean(term)
 
     if _gradient_weights(penalties):
-        due = lazy.every(penalties.every, step, lambda: gradient_penalties(judge, real, fake, keys, penalties))
+        same = jax.random.clone(keys)  # the same augmentations again, on purpose
+        due = lazy.every(penalties.every, step, lambda: gradient_penalties(judge, real, fake, same, penalties))
         terms["loss"] = terms["loss"] + due.pop("loss")
         terms |= due
     if penalties.lecam:
@@ -105,7 +106,7 @@ def d_terms(
             raise ValueError(f"penalties.lecam={penalties.lecam} needs running means of the logits: give anchors")
         add("lecam", penalties.lecam, adversarial.lecam(logit_real, logit_fake, anchors))
     if penalties.consistency:
-        moved = (augment(x, key_move, 1.0, SMALL_MOVES) for x in (real, fake))
+        moved = (augment(x, key, 1.0, SMALL_MOVES) for x, key in ((real, key_move), (fake, key_move_fake)))
         pairs = zip((logit_real, logit_fake), moved, (key_real, key_fake), strict=True)
         change = sum(adversarial.consistency(logits, judge(x, key)[0]) for logits, x, key in pairs)
         add("consistency", penalties.consistency, jnp.asarray(change))
@@ -120,16 +121,16 @@ def gradient_penalties(judge: Judge, real: Array, fake: Array, keys: Array, pena
     With the keys of `d_terms` the augmentations are the same, so that the compiler computes D(x) once for both.
     """
     fake = jax.lax.stop_gradient(fake)
-    key_real, key_fake, key_penalty, _ = split(keys, 4)
+    key_real, key_fake, key_line, _, key_noise, _ = split(keys, 6)
     on_real, on_fake = (lambda x, key=key: judge(x, key)[0] for key in (key_real, key_fake))
     compute = {
         "r1": lambda: adversarial.zero_centred_gradient_penalty(on_real, real),
         "r2": lambda: adversarial.zero_centred_gradient_penalty(on_fake, fake),
         "gradient_penalty": lambda: adversarial.one_centred_gradient_penalty(
-            on_real, adversarial.interpolate(real, fake, key_penalty)
+            on_real, adversarial.interpolate(real, fake, key_line)
         ),
         "dragan": lambda: adversarial.one_centred_gradient_penalty(
-            on_real, adversarial.perturb(real, key_penalty, DRAGAN_SD)
+            on_real, adversarial.perturb(real, key_noise, DRAGAN_SD)
         ),
     }
     weights = _gradient_weights(penalties)

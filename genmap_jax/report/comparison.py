@@ -54,7 +54,7 @@ def likelihood_cell(group: Group) -> Cell:
     number = group.likelihood
     if number is None:
         return Cell("none", ("no density",), rank=len(KINDS))
-    other = (f"other bound {group.upper.text}",) if group.upper else ()
+    other = (f"{group.upper.text}, {KINDS[group.upper.kind][1]}",) if group.upper else ()
     notes = (number.interval, KINDS[number.kind][1], *other)
     return Cell(number.text, notes, number.value, rank=list(KINDS).index(number.kind))
 

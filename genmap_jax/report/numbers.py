@@ -11,10 +11,12 @@ KINDS = {
     "lower_bound": ("≤ ", "lower bound on log p"),
     "upper_bound": ("≥ ", "upper bound on log p"),
     "estimate": ("≈ ", "estimate"),
+    "dequantised_upper_bound": ("≥ ", "upper bound on the log-density of dequantised values"),
 }
 """Kind of log-probability -> (sign before the number, words), in the order of the table; no two are ranked together.
 
-A likelihood is shown as a cost (bits, or nats per example), so a lower bound on log p bounds it from above.
+A likelihood is shown as a cost (bits, or nats per example), so a lower bound on log p bounds it from above. The last
+kind stands beside an estimate only.
 """
 
 

@@ -40,9 +40,14 @@ def zoomed(height: int, width: int) -> tuple[int, int]:
 
 
 def image_grid(images: np.ndarray, levels: int, columns: int = 8):
-    """uint8 [n,H,W,C] with values 0..levels-1 -> a PIL image of rows of `columns` images."""
+    """uint8 [n,H,W,C] with values 0..levels-1 -> a PIL image of rows of `columns` images.
+
+    Raises ValueError for values outside that range, and for NaN, which would be black.
+    """
     from PIL import Image
 
+    if not ((images >= 0) & (images <= levels - 1)).all():
+        raise ValueError(f"images: some values are not in 0..{levels - 1}, the grey values of levels={levels}")
     n, height, width, channels = images.shape
     columns = min(columns, n)
     high, wide = zoomed(height, width)

@@ -35,7 +35,7 @@ class Group:
     cards: list[Card]  # one per seed
     folders: list[Path]  # the run folders, likewise
     likelihood: Quantity | None  # cost of held-out data; None without a density
-    upper: Quantity | None  # the likelihood's other bound, where there is one
+    upper: Quantity | None  # what stands beside the likelihood as a bound, of its own kind, where there is one
     metrics: dict[str, Quantity]
     train_seconds: Quantity
     samples_per_second: Quantity | None
@@ -167,8 +167,8 @@ def _group(members: list[tuple[Card, Path]]) -> Group:
 def aggregate(entries: dict[int, dict[str, Any] | None]) -> Quantity | None:
     """One quantity over seeds, from seed -> entry of the card; None if no card has it.
 
-    The interval of one seed is its card's. Of several it is Student's t over seeds, or the mean one of the cards where
-    that is wider: seeds which happen to agree do not make the measurement sharper.
+    The interval of one seed is its card's. Of several it is Student's t over seeds and, in quadrature, the mean one of
+    the cards: all seeds are measured on the same real examples, whose chance the spread over seeds does not show.
     """
     given = {seed: entry for seed, entry in entries.items() if entry and entry.get("value") is not None}
     if not given:
@@ -186,7 +186,7 @@ def aggregate(entries: dict[int, dict[str, Any] | None]) -> Quantity | None:
 
         stderr = float(np.std(values, ddof=1)) / math.sqrt(len(values))
         over_seeds = float(stdtrit(len(values) - 1, 0.975)) * stderr
-        below, above = max(over_seeds, below or 0.0), max(over_seeds, above or 0.0)
+        below, above = math.hypot(over_seeds, below or 0.0), math.hypot(over_seeds, above or 0.0)
     first = next(iter(given.values()))
     count = first.get("n") or ()
     return Quantity(

@@ -4,12 +4,16 @@ Orbax ignores half-written checkpoints, but it loads flipped bytes without compl
 checkpoint as the latest. So every save carries one checksum per leaf, and `restore` moves a checkpoint that does not
 read back or does not verify out of the way and takes the one before it.
 
-A checkpoint holds {"state": every leaf of the state, "meta": {"checksums": {leaf: uint32}}}, as global arrays: it
-restores on any number of devices and processes.
+A checkpoint holds {"state": every leaf of the state, "meta": {"checksums": {leaf: uint32}, "notes": JSON}}, as global
+arrays: it restores on any number of devices and processes.
 """
 
+import contextlib
 import logging
+import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from genmap_jax.run.logs import NonFinite
 log = logging.getLogger(__name__)
 
 
-class Damaged(RuntimeError):
+class Damaged(ValueError):
     """No checkpoint of a folder that has some could be restored."""
 
 
@@ -36,9 +40,12 @@ class OtherState(ValueError):
 class Checkpoints:
     """The checkpoints of one run folder."""
 
-    def __init__(self, folder: Path, keep: int = 3):
+    def __init__(self, folder: Path, keep: int = 3, read_only: bool = False):
+        """`read_only`: nothing in the folder is changed, so that a run may be looked at while it trains."""
         self.folder = Path(folder).absolute()  # Orbax reports a relative path only in a background thread's log
-        self.keep = keep
+        self.keep, self.read_only = keep, read_only
+        self._damaged = self.folder.parent / "damaged"
+        _told_once()
         self._open()
 
     def _open(self) -> None:
@@ -47,7 +54,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.LatestN(self.keep),
                 enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not self.read_only,  # they may be those of a process that is saving now
+                create=not self.read_only,
             ),
         )
 
@@ -60,8 +68,11 @@ class Checkpoints:
         for later in [found for found in self.steps() if found > step]:
             self._manager.delete(later)
 
-    def save(self, step: int, state: Any) -> None:
-        """Start saving and return once the state may be overwritten. Raises NonFinite, keeping what was there."""
+    def save(self, step: int, state: Any, notes: Any = None) -> None:
+        """Start saving and return once the state may be overwritten. notes: JSON values to keep beside it.
+
+        Raises NonFinite, keeping what was there; OSError if this save or the one before cannot be written.
+        """
         if step in self._manager.all_steps():
             return
         sums, finite = jax.device_get(_fingerprint(state))
@@ -69,37 +80,71 @@ class Checkpoints:
         bad = [name for name, ok in zip(names, finite, strict=True) if not ok]
         if bad:
             raise NonFinite(f"step {step}: NaN or infinity in the state ({', '.join(bad[:3])}{', …' * (len(bad) > 3)})")
-        meta = {"checksums": {name: int(s) for name, s in zip(names, sums, strict=True)}}
+        meta = {"checksums": {name: int(s) for name, s in zip(names, sums, strict=True)}, "notes": notes}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        if not self._manager.save(step, args=args, force=True):
+        with self._writing():
+            saved = self._manager.save(step, args=args, force=True)
+        if not saved:
             raise RuntimeError(
                 f"Orbax refused to save step {step} in {self.folder}, which already has steps {self.steps()}"
             )
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A disk that is full or may not be written: one line in the place of TensorStore's page."""
+        try:
+            yield
+        except Exception as error:
+            found = re.search(r"No space left on device|Disk quota exceeded|Read-only file system|Permission denied",
+                              f"{error} {error.__cause__}")  # fmt: skip
+            if found is None:
+                raise
+            raise OSError(f"{found[0]}: a checkpoint cannot be written to {self.folder}") from error
+
+    def notes(self, step: int) -> Any:
+        """What was given to `save` beside the state of this step."""
+        return self._meta(step).get("notes")
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest checkpoint that verifies, in the layout of `like`; None when there is none.
 
-        like: `jax.ShapeDtypeStruct`s with shardings. Checkpoints that fail are moved to `damaged/` beside the folder
-        with a warning each. Raises Damaged when some exist and none is good, OtherState when `like` is another one.
+        like: `jax.ShapeDtypeStruct`s with shardings. Checkpoints that fail are left out with a warning each, and moved
+        to `damaged/` beside the folder unless `read_only`. Raises Damaged when there are or were some and none is good,
+        OtherState when `like` is another one.
         """
-        steps = self.steps()
-        for step in steps:
+        self.check_there()
+        damaged = False
+        for step in self.steps():
             try:
                 state = self.at(step, like)
             except OtherState:
                 raise
             except Exception as error:  # Orbax and TensorStore raise bare exceptions for damaged files
                 reason = str(error).strip().splitlines()[0][:200]
-                log.warning("checkpoint of step %d is damaged and is not used: %s", step, reason)
-                self._set_aside(step)
+                log.warning("the checkpoint %s is damaged and is not used: %s", self.folder / str(step), reason)
+                damaged = True
+                if not self.read_only:
+                    self._set_aside(step)
                 continue
             return step, state
-        if steps:
-            raise Damaged(
-                f"all {len(steps)} checkpoints under {self.folder} are damaged; they were moved to "
-                f"{self.folder.parent / 'damaged'}. Start again with another --workdir, or remove this one."
-            )
+        if damaged:
+            raise self._all_damaged()
         return None
+
+    def check_there(self) -> None:
+        """Raises Damaged if there were checkpoints, and all were set aside: such a run must not begin anew unasked."""
+        if self._damaged.is_dir() and not self.steps():
+            raise self._all_damaged()
+
+    def _all_damaged(self) -> Damaged:
+        aside = f" and were moved to {self._damaged}" if self._damaged.is_dir() else ""
+        return Damaged(
+            f"all checkpoints under {self.folder} are damaged{aside}: this run cannot go on. "
+            f"Start again with another --workdir, or remove {self.folder.parent}."
+        )
 
     def at(self, step: int, like: Any) -> Any:
         """The state of one step, in the layout of `like`. Raises OtherState, or RuntimeError if it does not verify."""
@@ -107,7 +152,7 @@ class Checkpoints:
 
     def _check_structure(self, step: int, like: Any) -> dict[str, int]:
         """The stored checksums. A state of other leaves is the user's error, not damage: say so and touch nothing."""
-        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        meta = self._meta(step)
         wanted, stored = set(_names(like)), set(meta["checksums"])
         if wanted != stored:
             raise OtherState(
@@ -132,7 +177,7 @@ class Checkpoints:
         """Out of Orbax's sight (it refuses to save a step older than the latest), but not lost."""
         self._manager.close()
         if jax.process_index() == 0:
-            target = self.folder.parent / "damaged" / str(step)
+            target = self._damaged / str(step)
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
             shutil.move(self.folder / str(step), target)
@@ -142,12 +187,38 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until the last save is complete on disk."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Finish pending saves; without it an exit loses the last one."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            with self._writing():
+                self._manager.close()
+
+
+def _told_once() -> None:
+    """A save or a read that fails is raised here, in one line: leave out the pages that Orbax's threads write of it.
+
+    They log the same error, and when one array of many fails, asyncio tells of each other one that its loop is closed.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_not_of_orbax)  # the same one twice is one
+    before = sys.excepthook
+    if getattr(before, "__name__", "") != "_not_of_a_closed_loop":
+
+        def _not_of_a_closed_loop(kind: Any, error: Any, trace: Any) -> None:
+            if str(error) != "Event loop is closed":
+                before(kind, error, trace)
+
+        sys.excepthook = _not_of_a_closed_loop
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    said = record.pathname, record.getMessage()  # OCDBT is what Orbax writes arrays into
+    return record.levelno < logging.ERROR or not any("/orbax/" in text or "OCDBT" in text for text in said)
 
 
 def _names(state: Any) -> list[str]:

@@ -3,9 +3,14 @@
 import dataclasses
 import difflib
 import json
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+from genmap_jax.options import Count, Range
 
 M = TypeVar("M")
+Every = Annotated[int, Range(1, hint="to leave it out, give a large number")]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +22,10 @@ class Text:
     are bits per byte whichever it is."""
     packed: bool = False
     """Attention is masked across the documents of a packed window. Otherwise a window is read as one text."""
+
+    def __post_init__(self) -> None:
+        if self.tokenizer not in ("", "bytes", "characters"):  # a path: the run is to open from any folder
+            object.__setattr__(self, "tokenizer", str(Path(self.tokenizer).expanduser().absolute()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,28 +39,28 @@ class Experiment(Generic[M]):
     TFDS name such as cifar10."""
     model: M
     """The family's own configuration."""
-    steps: int
+    steps: Count
     """The number of updates in all; a resumed run goes on to this number."""
-    batch_size: int
+    batch_size: Count
     """The global number of examples in an update, over all devices and processes."""
-    seed: int = 0
+    seed: Seed = 0
     """The seed of initialisation, data order and noise."""
     augment: tuple[str, ...] = ()
     """Augmentations of training images, by their names in `genmap_jax.data.augmentation`, applied in this order. They
     are never applied in evaluation."""
-    log_every: int = 50
+    log_every: Every = 50
     """Metrics are averaged over so many steps and logged."""
-    eval_every: int = 1000
+    eval_every: Every = 1000
     """The validation likelihood is measured every so many steps, where the family has one."""
-    eval_examples: int = 2000
+    eval_examples: Annotated[int, Range(2, hint="for a standard error")] = 2000
     """At most so many examples of a split are evaluated, evenly spaced."""
-    sample_every: int = 1000
+    sample_every: Every = 1000
     """Sample pictures are drawn every so many steps."""
-    save_every: int = 500
+    save_every: Every = 500
     """A checkpoint is saved every so many steps."""
-    keep: int = 3
+    keep: Count = 3
     """So many of the newest checkpoints are kept."""
-    samples: int = 64
+    samples: Count = 64
     """The number of examples on a sample picture."""
     text: Text = Text()
     """How text becomes tokens; other data leave it alone."""
@@ -94,6 +103,8 @@ def from_json(like: Any, data: dict[str, Any]) -> Any:
 
     Raises ValueError for unknown or missing fields.
     """
+    if not isinstance(data, dict):
+        raise ValueError(f"{type(like).__name__}: {data!r} is not an object of its fields")
     wrong = sorted(set(data) ^ {f.name for f in dataclasses.fields(like)})
     if wrong:
         raise ValueError(

@@ -2,13 +2,16 @@
 
 import json
 import math
+import shutil
 import sys
+import uuid
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import tqdm
 
-from genmap_jax.files import read_metrics
+from genmap_jax.files import has_damaged_lines, read_json, read_metrics, write_json, write_text
 
 
 class NonFinite(RuntimeError):
@@ -21,16 +24,15 @@ class Metrics:
     def __init__(
         self, workdir: Path, step: int, steps: int, *, name: str, tensorboard: bool, wandb: bool, config: dict
     ):
-        self.path = workdir / "metrics.jsonl"
-        # A killed run is ahead of its checkpoint.
-        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(text)
-        temporary.replace(self.path)
-        self.seconds = rows[-1]["seconds"] if rows else 0.0
-        """Training time of the run before this process, in seconds."""
-        self._file = self.path.open("a", buffering=1)
+        path = workdir / "metrics.jsonl"
+        if step and not path.exists():
+            print(f"warning: {path} is gone, and with it the rows up to step {step}", file=sys.stderr)
+        rows = read_metrics(path)
+        if has_damaged_lines(path):  # what a person may still want to mend
+            shutil.copy(path, path.with_suffix(".damaged"))
+        kept = [row for row in rows if row["step"] <= step]  # a killed run is ahead of its checkpoint
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a", buffering=1)
         self._board = self._wandb = None
         if tensorboard:
             from tensorboardX import SummaryWriter
@@ -39,8 +41,16 @@ class Metrics:
         if wandb:
             import wandb as library
 
+            about = workdir / "wandb.json"  # a run begun anew, in a folder of the same name too, is another run there
+            if not about.exists():
+                write_json(about, {"id": f"{workdir.name}-{uuid.uuid4().hex[:12]}"})
             self._wandb = library.init(
-                project="genmap_jax", name=name, id=workdir.name, resume="allow", dir=str(workdir), config=config
+                project="genmap_jax",
+                name=name,
+                id=read_json(about)["id"],
+                resume="allow",
+                dir=str(workdir),
+                config=config,
             )
         self._live = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
@@ -86,23 +96,33 @@ class Metrics:
 
 
 class Interval:
-    """Mean of each metric since the last row; stops at the first one that is not finite."""
+    """Mean of each metric over the steps since the last multiple of `log_every`, also if the run stopped in between."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
-        self._count = 0
+    def __init__(self, sums: dict[str, Any] | None = None) -> None:
+        """`sums`: what `sums()` said when the run was saved."""
+        sums = sums or {"count": 0, "totals": {}}
+        self._totals: dict[str, float] = defaultdict(float, sums["totals"])
+        self._count: int = sums["count"]
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
         """Raises NonFinite naming step and metric."""
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFinite(f"step {step}: {name} is {value}")
-            self._sums[name] += value
+            self._totals[name] += value
         self._count += 1
+
+    def sums(self) -> dict[str, Any]:
+        """The steps so far, as JSON values, which keep every bit of a float."""
+        return {"count": self._count, "totals": dict(self._totals)}
+
+    def means(self) -> dict[str, float]:
+        """The means of the steps so far."""
+        return {name: total / max(self._count, 1) for name, total in self._totals.items()}
 
     def take(self) -> dict[str, float]:
         """The means, and start again."""
-        means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
-        self._sums.clear()
+        means = self.means()
+        self._totals.clear()
         self._count = 0
         return means

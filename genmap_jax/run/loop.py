@@ -5,10 +5,11 @@ each in a run folder of its own. What happens at evaluation steps is handed in: 
 
 A run folder holds config.json (what was asked), environment.json (versions, commit, command), metrics.jsonl (one row
 per logged step), samples/, checkpoints/, tensorboard/ and, when finished, result.json. A run that is trained again
-with the same folder goes on where it stopped.
+with the same folder goes on where it stopped, and its rows are those of a run that was never stopped.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import time
 from collections import deque
@@ -19,7 +20,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from genmap_jax import data, parallel
 from genmap_jax.algorithm import Algorithm, Family, like_batch
@@ -27,13 +27,16 @@ from genmap_jax.data.augmentation import AUGMENTATIONS
 from genmap_jax.files import read_json, write_json
 from genmap_jax.keys import example_keys
 from genmap_jax.optim import Optim, stretched
+from genmap_jax.options import check_options
 from genmap_jax.run import config as configs
 from genmap_jax.run import logs
 from genmap_jax.run.checkpoint import Checkpoints
 from genmap_jax.run.config import Experiment
 from genmap_jax.run.launch import FINISHED, NON_FINITE, PREEMPTED, Launch
 from genmap_jax.run.preemption import Preemption
-from genmap_jax.run.runs import Run, claim, parameter_count
+from genmap_jax.run.processes import by_first
+from genmap_jax.run.runs import Run, claim, measured_at, parameter_count
+from genmap_jax.run.watchdog import Watchdog
 
 IN_FLIGHT = 8  # steps the host may run ahead; emulated CPU devices deadlock beyond about 33
 AUGMENT = 0x417567  # folded into a step's key for augmentation: no step draws from it
@@ -129,27 +132,29 @@ def augmented(algorithm: Algorithm, names: Sequence[str], axis_name: str | None)
 
 
 def check(cfg: Experiment, launch: Launch) -> None:
-    """Raises ValueError naming a count that is not positive, or a logger that is not installed."""
+    """Raises ValueError naming an option that is out of its range, or a logger that is not installed."""
+    check_options(cfg)
+    check_options(launch)
+    if Path(cfg.name).name != cfg.name or cfg.name == "..":
+        raise ValueError(f"name={cfg.name!r} names a folder below runs/: leave slashes out, or give --workdir")
     if launch.wandb and importlib.util.find_spec("wandb") is None:
         raise ValueError("--wandb: Weights & Biases is not installed here; pip install wandb")
-    if launch.budget is not None and (launch.budget <= 0 or jax.process_count() > 1):
-        raise ValueError(f"--budget {launch.budget}: give minutes above 0, and one process; on several give --steps")
-    for name in ("steps", "batch_size", "log_every", "eval_every", "sample_every", "save_every", "keep", "samples"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(
-                f"{name}={getattr(cfg, name)} must be at least 1 (to leave something out, give a large number)"
-            )
-    if cfg.eval_examples < 2:
-        raise ValueError(f"eval_examples={cfg.eval_examples}: a mean with a standard error needs at least 2")
+    if launch.budget is not None and jax.process_count() > 1:
+        raise ValueError(f"--budget {launch.budget} times one process; on several give --steps")
 
 
 def load(cfg: Experiment, algorithm: Algorithm, data_dir: Path | None) -> dict[str, data.Source]:
-    """The three splits, checked against what the algorithm reads."""
+    """The three splits, checked against what the algorithm reads. Raises ValueError if too few are held out."""
     text = dataclasses.asdict(cfg.text)
-    return {
+    sources = {
         split: data.load(cfg.data, split, reads=algorithm.reads, data_dir=data_dir, **text)
         for split in ("train", "validation", "test")
     }
+    for split in ("validation", "test"):
+        if sources[split].size < 2:
+            fix = "give a smaller --model.length" if sources[split].space.text else "prepare more"
+            raise ValueError(f"the {split} split of {cfg.data} has one example, and a standard error needs two: {fix}")
+    return sources
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -169,12 +174,10 @@ def train(
     """
     runs = [_Member(program, cfg, folder, launch) for cfg, folder in zip(experiments, workdirs, strict=True)]
     cfg, place, chief = runs[0].cfg, program.place, jax.process_index() == 0
-    if chief:
-        for run in runs:
-            claim(run.folder, run.cfg, program.family)
-    _barrier("claimed")
+    for run in runs:
+        by_first(functools.partial(claim, run.folder, run.cfg, program.family))
     step, state = _start(program, runs)
-    if step >= cfg.steps and all((run.folder / "result.json").exists() for run in runs):
+    if step >= cfg.steps and all(measured_at(run.folder) == step for run in runs):
         for run in runs:
             _say(f"{cfg.name}: already trained for {step} steps. Results: {run.folder}")
             run.close()
@@ -191,15 +194,17 @@ def train(
 
     in_flight: deque = deque()
     step_keys = _join([run.keys[1] for run in runs])
-    code = FINISHED
-    with Preemption() as preempted:
-        try:
-            mark_step, mark_time = step, time.perf_counter()
+    began = mark_step = step
+    try:
+        with Preemption() as preempted, Watchdog(runs[0].folder, launch.stuck_after) as waits_for:
+            mark_time = time.perf_counter()
             while step < cfg.steps:
+                waits_for(f"the batch of step {step + 1}")
                 here = jax.process_index(), jax.process_count()
                 batch = _join(
                     [data.batch(program.sources["train"], r.cfg.seed, step, cfg.batch_size, *here) for r in runs]
                 )
+                waits_for(f"step {step + 1}" if step > began else None)  # the first one compiles
                 state, metrics = program.step(state, place.put(batch), step_keys)
                 step += 1
                 in_flight.append((step, metrics))
@@ -208,45 +213,51 @@ def train(
                 for run in runs:
                     run.advance(step)
                 last, stop = step == cfg.steps, preempted(step)
-                log, evaluate, sample = (
-                    last or step % every == 0 for every in (cfg.log_every, cfg.eval_every, cfg.sample_every)
+                log, evaluate, sample, save = (
+                    last or step % every == 0
+                    for every in (cfg.log_every, cfg.eval_every, cfg.sample_every, cfg.save_every)
                 )
-                if stop or log or evaluate or sample:
+                if stop or log or evaluate or sample or save:
                     while in_flight:
                         _collect(in_flight, runs)
-                    now = time.perf_counter()
-                    speed = (step - mark_step) / (now - mark_time)
-                    looked_at = _parts(state, runs) if evaluate or sample else [None] * len(runs)
-                    for run, part in zip(runs, looked_at, strict=True):
-                        run.seconds += now - mark_time
-                        row = run.interval.take()
-                        row |= {"examples": step * cfg.batch_size, "seconds": run.seconds, "steps_per_second": speed}
-                        if evaluate and not run.failed:
-                            row |= observer.validate(run.at(step, part))
-                        if sample and not run.failed:
-                            observer.draw(run.at(step, part))
-                        run.write(step, row)
+                    elapsed = time.perf_counter() - mark_time
+                    parts = _parts(state, runs) if stop or evaluate or sample or save else [None] * len(runs)
+                    for run, part in zip(runs, parts, strict=True):
+                        run.seconds += elapsed
+                        if log or evaluate or sample:
+                            waits_for(None)
+                            row = run.interval.take() if step % cfg.log_every == 0 else run.interval.means()
+                            row |= {"examples": step * cfg.batch_size, "seconds": run.seconds}
+                            row |= {"steps_per_second": (step - mark_step) / elapsed}
+                            if evaluate and not run.failed:
+                                row |= observer.validate(run.at(step, part))
+                            if sample and not run.failed:
+                                observer.draw(run.at(step, part))
+                            run.write(step, row)
+                        if stop or save:
+                            waits_for(f"step {step} to be saved")
+                            run.save(step, part)
                     mark_step, mark_time = step, time.perf_counter()
-                if last or stop or step % cfg.save_every == 0:
-                    while in_flight:
-                        _collect(in_flight, runs)
-                    for run, part in zip(runs, _parts(state, runs), strict=True):
-                        run.save(step, part)
-                if stop and not last:
-                    code = stop
+                if stop:
                     break
-            if code == FINISHED:
-                for run, part in zip(runs, _parts(state, runs), strict=True):
-                    if run.failed:
-                        continue
-                    result = observer.finish(run.at(step, part))
-                    if chief:
-                        write_json(run.folder / "result.json", result)
-        except ValueError as error:  # a lost peer is one too; in the middle of a run it is not the user's input
-            raise RuntimeError(f"{cfg.name}, step {step}: {error}") from error
-        finally:
+            waits_for(f"step {step} to be saved")
             for run in runs:
-                run.close()
+                run.checkpoints.wait()
+        code = preempted.code
+        if code == FINISHED:
+            for run, part in zip(runs, _parts(state, runs), strict=True):
+                if run.failed:
+                    continue
+                result = observer.finish(run.at(step, part))
+                if chief:
+                    write_json(run.folder / "result.json", result)
+    except ValueError as error:  # a lost peer is one too; in the middle of a run it is not the user's input
+        if step == began and jax.process_count() == 1:  # tracing the first step, which no device has made yet
+            raise
+        raise RuntimeError(f"{cfg.name}, step {step}: {error}") from error
+    finally:
+        for run in runs:
+            run.close()
     for run in runs:
         if run.failed:
             _say(f"{cfg.name}: {run.failed}")
@@ -264,7 +275,7 @@ class _Member:
     def __init__(self, program: Program, cfg: Experiment, folder: Path, launch: Launch):
         self.program, self.cfg, self.folder = program, cfg, folder.absolute()
         self.keys = jax.random.split(jax.random.key(cfg.seed), 3)  # of the initial state, of the steps, of evaluation
-        self.interval, self.seconds = logs.Interval(), 0.0
+        self.interval, self.seconds = logs.Interval(), 0.0  # both since the run began, over all restarts
         self.writer: logs.Metrics | None = None
         self.failed = ""
         self._checkpoints: Checkpoints | None = None
@@ -281,6 +292,12 @@ class _Member:
         return Run(self.folder, self.cfg, p.family, p.algorithm, p.place, p.sources, step, state, self.keys[2],
                    self.seconds)  # fmt: skip
 
+    def take_up(self, step: int, state: Any) -> Any:
+        """Go on from a step, with the metrics and seconds that were not logged when it was saved. Returns `state`."""
+        notes = self.checkpoints.notes(step) or {}  # those of an older version are empty
+        self.interval, self.seconds = logs.Interval(notes.get("interval")), notes.get("seconds", 0.0)
+        return state
+
     def log_to(self, step: int, launch: Launch) -> None:
         self.writer = logs.Metrics(
             self.folder,
@@ -291,7 +308,6 @@ class _Member:
             wandb=launch.wandb,
             config=configs.to_json(self.cfg),
         )
-        self.seconds = self.writer.seconds  # of training alone, over all restarts
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics of a step. A run that is not finite any more ends, alone or beside others that go on."""
@@ -306,7 +322,7 @@ class _Member:
         if self.failed:
             return
         try:
-            self.checkpoints.save(step, state)
+            self.checkpoints.save(step, state, {"seconds": self.seconds, "interval": self.interval.sums()})
         except logs.NonFinite as error:
             self._fail(error)
 
@@ -341,6 +357,8 @@ def _start(program: Program, runs: Sequence[_Member]) -> tuple[int, Any]:
     batches = [place.put(_first_batch(run.cfg, program.sources)) for run in runs]
     keys = [run.keys[0] for run in runs]
     like = place.like(algorithm, keys[0], batches[0])
+    for run in runs:
+        run.checkpoints.check_there()
     if len(runs) > 1:  # killed between two saves, one of them may be ahead: it goes back, to the same numbers
         common = set.intersection(*(set(run.checkpoints.steps()) for run in runs))
         for run in runs:
@@ -351,7 +369,7 @@ def _start(program: Program, runs: Sequence[_Member]) -> tuple[int, Any]:
         return _start(program, runs)
     (step,) = steps
     if step:
-        return step, _join([found[1] for found in restored if found])
+        return step, _join([run.take_up(*found) for run, found in zip(runs, restored, strict=True) if found])
     if len(runs) == 1:
         return 0, place.init(algorithm, keys[0], batches[0])
     return 0, jax.jit(jax.vmap(algorithm.init))(_join(keys), _join(batches))
@@ -421,11 +439,6 @@ def shortened(cfg: Experiment, steps: int) -> Experiment:
     optims = {f.name: getattr(cfg.model, f.name) for f in dataclasses.fields(cfg.model)}
     optims = {k: stretched(v, steps / cfg.steps) for k, v in optims.items() if isinstance(v, Optim)}
     return dataclasses.replace(cfg, steps=steps, model=dataclasses.replace(cfg.model, **optims))
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 def _say(text: str) -> None:

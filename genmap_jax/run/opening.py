@@ -18,7 +18,7 @@ from genmap_jax.run import config as configs
 from genmap_jax.run import loop
 from genmap_jax.run.checkpoint import Checkpoints
 from genmap_jax.run.config import Experiment
-from genmap_jax.run.runs import Run, Script, experiment_files, read_experiment
+from genmap_jax.run.runs import Run, Script, experiment_files, read_config, read_experiment
 
 
 def experiment_of(folder: Path, experiments: Path) -> tuple[Script, Experiment]:
@@ -28,10 +28,10 @@ def experiment_of(folder: Path, experiments: Path) -> tuple[Script, Experiment]:
     any script of the same family that has all fields of the run's configuration.
     Raises FileNotFoundError or ValueError that says what is missing.
     """
-    environment, written = read_json(folder / "environment.json"), read_json(folder / "config.json")
+    environment, _ = read_json(folder / "environment.json"), read_json(folder / "config.json")
     if experiments.is_file():
         script = read_experiment(experiments)
-        return script, configs.from_json(script.config, written)
+        return script, read_config(folder, script.config)
     made_by = experiments / Path(f"{environment.get('experiment', '')}.py").name
     others = [path for path in experiment_files(experiments) if path != made_by]
     reasons = []
@@ -40,7 +40,7 @@ def experiment_of(folder: Path, experiments: Path) -> tuple[Script, Experiment]:
         if script.family.name != environment.get("family"):
             continue
         try:
-            return script, configs.from_json(script.config, written)
+            return script, read_config(folder, script.config)
         except ValueError as error:
             reasons.append(f"{path.name}: {error}")
     why = f" ({reasons[0]})" if reasons else ""
@@ -48,6 +48,12 @@ def experiment_of(folder: Path, experiments: Path) -> tuple[Script, Experiment]:
         f"no script in {experiments} opens {folder}, a run of the family {environment.get('family')!r} made by "
         f"{made_by.name}{why}; --experiments FILE names one"
     )
+
+
+def check(folder: Path, experiments: Path, changes: dict[str, Any] | None = None) -> None:
+    """Raises what `open_run` would for a folder that is no run, or for fields that must not change."""
+    script, cfg = experiment_of(folder, experiments)
+    changed_after_training(cfg, script.family, changes or {})
 
 
 def open_run(
@@ -71,7 +77,7 @@ def load_run(folder: Path, cfg: Experiment, family: Family, data_dir: Path | Non
     init_key, _, eval_key = jax.random.split(jax.random.key(cfg.seed), 3)
     if not (folder / "checkpoints").is_dir():
         raise FileNotFoundError(f"{folder} has no checkpoint yet; train it first")
-    checkpoints = Checkpoints(folder / "checkpoints", cfg.keep)
+    checkpoints = Checkpoints(folder / "checkpoints", cfg.keep, read_only=True)
     restored = checkpoints.restore(place.like(algorithm, init_key, like_batch(algorithm.reads, cfg.batch_size)))
     checkpoints.close()
     if restored is None:

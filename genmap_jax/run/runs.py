@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
 import platform as host
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmap_jax.files import read_json, read_metrics, write_json
+from genmap_jax.files import read_json, read_metrics, read_sound, write_json
+from genmap_jax.lock import lock
+from genmap_jax.options import check_options
 from genmap_jax.run import config as configs
 from genmap_jax.run.config import HARMLESS, Experiment
 
@@ -22,6 +27,8 @@ if TYPE_CHECKING:  # listing runs must not wait for JAX
     from genmap_jax import data, parallel
     from genmap_jax.algorithm import Algorithm, Family
 
+LEFT = (".evaluation-*", ".processes", "*.tmp")
+"""What a kill leaves in a run folder, beside unfinished checkpoints, which Orbax removes."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -57,15 +64,15 @@ class Script(NamedTuple):
 
 
 def experiments_folder(given: Path | None) -> Path:
-    """Where the experiment scripts are: as given (a folder or one script), else ./experiments, else beside the package.
+    """Where the experiment scripts are: as given (a folder or one script), else beside the package.
 
+    Never ./experiments unless it is given: scripts are run, and the current folder may be anybody's.
     Raises FileNotFoundError naming the flag.
     """
-    beside = Path(__file__).parents[2] / "experiments"
-    for place in [given] if given else [Path("experiments"), beside]:
-        if place.is_dir() or (given and place.is_file()):
-            return place.absolute()
-    raise FileNotFoundError(f"{given or beside} is not a folder; --experiments says where the experiment scripts are")
+    place = Path(__file__).parents[2] / "experiments" if given is None else given
+    if place.is_dir() or (given and place.is_file()):
+        return place.absolute()
+    raise FileNotFoundError(f"{place} is not a folder; --experiments says where the experiment scripts are")
 
 
 def read_experiment(path: Path) -> Script:
@@ -107,18 +114,61 @@ def parameter_count(algorithm: Algorithm, state: Any) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(algorithm.params(state)))
 
 
-def claim(workdir: Path, cfg: Experiment, family: Family) -> None:
-    """Write config.json into a new folder; in an old one, refuse a config that would make it another run."""
+@contextlib.contextmanager
+def writing(*folders: Path) -> Iterator[None]:
+    """Hold the locks of run folders, and remove from them what a killed process left there.
+
+    With several processes the first holds them for all. Raises lock.Busy, a ValueError, as `lock` does.
+    """
+    from genmap_jax.run.processes import by_first  # it needs JAX
+
+    with contextlib.ExitStack() as held:
+
+        def take() -> None:
+            for folder in folders:
+                held.enter_context(lock(folder))
+                for left in (path for pattern in LEFT for path in folder.glob(pattern)):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+        by_first(take)
+        yield
+
+
+def read_config(folder: Path, like: Experiment) -> Experiment:
+    """The configuration of a run, in the types of `like`.
+
+    Raises FileNotFoundError or ValueError that names the file.
+    """
+    path = folder / "config.json"
+    written = read_json(path)
+    try:
+        cfg = configs.from_json(like, written)
+        check_options(cfg)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return cfg
+
+
+def check_claim(workdir: Path, cfg: Experiment, family: Family) -> None:
+    """Raises ValueError for a folder that holds a run with a config that would make it another run."""
     path = workdir / "config.json"
+    if not path.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
+        raise ValueError(f"{workdir} has checkpoints but no {path.name}, which says of what: restore it, or choose "
+                         "another --workdir")  # fmt: skip
     if path.exists():
-        old = configs.from_json(cfg, read_json(path))
+        old = read_config(workdir, cfg)
         harmless = {*HARMLESS, *(f"model.{name}" for name in family.sampling)}
         changed = {k: v for k, v in configs.differences(old, cfg).items() if k not in harmless}
         if changed:
             text = ", ".join(f"{name}: {was!r} there, {now!r} here" for name, (was, now) in changed.items())
             raise ValueError(f"{workdir} holds a run with another config ({text}). Choose another --workdir.")
+
+
+def claim(workdir: Path, cfg: Experiment, family: Family) -> None:
+    """Write config.json into a folder. Raises ValueError as `check_claim`."""
+    check_claim(workdir, cfg, family)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, configs.to_json(cfg))
+    write_json(workdir / "config.json", configs.to_json(cfg))
     write_json(workdir / "environment.json", environment(family))
 
 
@@ -136,6 +186,12 @@ def environment(family: Family) -> dict[str, Any]:
         "devices": [str(d.device_kind) for d in jax.devices()],
         "processes": jax.process_count(),
     }
+
+
+def measured_at(folder: Path) -> int | None:
+    """The step that result.json is of; None without a sound one."""
+    result = read_sound(folder / "result.json")
+    return result["steps"] if result else None
 
 
 def command_text(argv: list[str]) -> str:

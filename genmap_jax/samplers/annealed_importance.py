@@ -8,7 +8,9 @@ with one Metropolis-adjusted Langevin move per temperature. The moves leave E_be
 weight is unbiased for Z; unadjusted moves would not. The logarithm of an unbiased estimate is, by Jensen's
 inequality, low on average (a stochastic lower bound): log Z is under-estimated, and log p(x) = -E(x) - log Z is
 *over*-estimated. The bias is about stderr^2 / 2 as long as the effective sample size is large. When it is a few
-chains only, neither number can be trusted: raise the number of temperatures.
+chains only, neither number can be trusted: raise the number of temperatures. The standard error, of log Z itself, is
+the larger of two, which agree where the weights are even: the jackknife's, and that of normal log-weights of the same
+spread (Fenton 1960), which allows for large weights so rare that no chain had one.
 
 Where exact samples of the model are at hand (of a posterior: by simulating the data), the same path walked backwards
 from them bounds log Z from above (bidirectional Monte Carlo, Grosse et al. 2015, https://arxiv.org/abs/1511.02543).
@@ -30,7 +32,6 @@ Array = jax.Array
 
 class Estimate(NamedTuple):
     """log_z: nats. stderr: of log_z, nats. ess: effective sample size, between 1 and the number of chains.
-
     lower: mean log-weight, nats; its expectation bounds log Z from below. lower_stderr: of it.
     """
 
@@ -72,9 +73,12 @@ def annealed_importance(
     log_w = path.up(jnp.concatenate([example_keys(pilot, pilots), example_keys(run, chains)]), pilots)[0][pilots:]
 
     log_mean = jax.nn.logsumexp(log_w) - jnp.log(chains)
-    w = jnp.exp(log_w - log_mean)  # mean 1
-    ess = chains / jnp.mean(w**2)
-    stderr = jnp.std(w, ddof=1) / jnp.sqrt(chains)  # of log(mean w), by the delta method
+    share = jnp.exp(log_w - log_mean) / chains  # sums to 1
+    ess = 1.0 / jnp.sum(share**2)
+    without = jnp.log1p(-jnp.minimum(share, 1.0 - 1e-6))  # log of the sum without each chain in turn, over the sum
+    jackknife = (chains - 1.0) * jnp.var(without)
+    normal = jnp.log1p(jnp.expm1(jnp.minimum(jnp.var(log_w, ddof=1), 80.0)) / chains)
+    stderr = jnp.sqrt(jnp.maximum(jackknife, normal))  # of log_mean
     log_z0 = path.log_z0
     return Estimate(log_z0 + log_mean, stderr, ess, log_z0 + log_w.mean(), _stderr(log_w))
 

@@ -16,7 +16,7 @@ the example's key and t, or is given, so that two samplers of one model can be c
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,9 +44,9 @@ def decode(
     prompt: Array | None = None,
     first: Array | int = 0,
     last: Array | int | None = None,
-    stop: Array | int | None = None,
+    stop: Array | Sequence[int] | int | None = None,
 ) -> Array:
-    """Draw strings of `length` tokens. Returns int32 [B, length].
+    """Draw strings of `length` tokens. Returns int32 [B, length], -1 for a token whose logits were NaN or infinite.
 
     step, cache: the model, see above, and its empty cache for B strings.
     keys: [B], one per string. Or noise: [B, length, V], pre-drawn Gumbel; zeros make every draw the most likely token.
@@ -55,8 +55,9 @@ def decode(
         several lengths with -1. A free token before a given one is drawn from its own past only.
     first: the cache already holds the positions before this one, whose tokens the prompt gives. May be traced.
     last: draw no further than this, and return zeros after it; None is `length`. May be traced.
-    stop: after a string has drawn this token, all its free tokens are this token; one that is given ends nothing. The
-        loop ends when every string has stopped. May be traced. None: strings do not stop.
+    stop: after a string has drawn this token, all its free tokens are this token; one that is given ends nothing. Of
+        several tokens [K] any ends a string, and the first fills it. The loop ends when every string has stopped. May
+        be traced. None: strings do not stop.
     Raises ValueError unless exactly one of keys and noise is given, and if the prompt is longer than the string.
     """
     randomness = keys if noise is None else noise
@@ -72,8 +73,9 @@ def decode(
     given = given.T  # [length, B], time first: a step writes one row
     tokens, stopped = jnp.maximum(given, 0), None
     if stop is not None:  # what the loop does not reach is filled already
+        stops = jnp.atleast_1d(jnp.asarray(stop))
         undrawn = (given < 0) & (jnp.arange(length) < last)[:, None]
-        tokens, stopped = jnp.where(undrawn, stop, tokens), jnp.zeros(n, bool)
+        tokens, stopped = jnp.where(undrawn, stops[0], tokens), jnp.zeros(n, bool)
 
     def unfinished(carry):
         t, _, _, stopped = carry
@@ -87,9 +89,10 @@ def decode(
         else:
             g = jax.lax.dynamic_index_in_dim(noise, t, axis=1, keepdims=False)
         drawn = jnp.argmax(adjust(logits) + g, axis=-1).astype(jnp.int32)
+        drawn = jnp.where(jnp.isfinite(logits.max(axis=-1)), drawn, -1)  # NaN would be taken for the most likely
         if stopped is not None:
-            drawn = jnp.where(stopped, stop, drawn)
-            stopped |= (drawn == stop) & (given[t] < 0)
+            drawn = jnp.where(stopped, stops[0], drawn)
+            stopped |= jnp.isin(drawn, stops) & (given[t] < 0)
         return t + 1, cache, tokens.at[t].set(jnp.where(given[t] < 0, drawn, given[t])), stopped
 
     start = (jnp.asarray(first, jnp.int32), cache, tokens, stopped)
@@ -124,7 +127,8 @@ def top_p(logits: Array, p: float) -> Array:
     order = jnp.argsort(-logits, axis=-1)
     probs = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
     before = jnp.cumsum(probs, axis=-1) - probs  # mass of the more likely tokens: 0 for the first, which always stays
-    keep = jnp.take_along_axis(before < p, jnp.argsort(order, axis=-1), axis=-1)
+    keep = (before < p) | (p >= 1)  # rounding lets the sum before the last tokens reach 1
+    keep = jnp.take_along_axis(keep, jnp.argsort(order, axis=-1), axis=-1)
     return jnp.where(keep, logits, -jnp.inf)
 
 

@@ -64,6 +64,11 @@ def start(std: float, keys: Array, shape: tuple[int, ...]) -> Array:
     return std * normal(fold(keys, 0), shape)
 
 
+def levels(name: "Name", schedule: Schedule, steps: int) -> np.ndarray:
+    """The noise levels that `draw` wants: those of `grid`; for "ode", whose steps are its own, the two ends and 0."""
+    return grid(schedule, 2 if name == "ode" else steps)
+
+
 def run(step: Step, y: Array, steps: int) -> Array:
     """All steps in one loop. y: the state at sigmas[0], [B, ...] -> the state at sigmas[-1]."""
     return jax.lax.fori_loop(0, steps, step, (y, jnp.zeros_like(y)))[0]
@@ -90,7 +95,7 @@ def ddim(denoise: Denoise, sigmas: np.ndarray, keys: Array | None = None, *, eta
         variance = (eta * s / t) ** 2 * (t**2 - s**2)
         kept = jnp.sqrt(jnp.maximum(s**2 - variance, 0.0))  # over a long step at eta = 1, rounding falls below 0
         y = x_hat + kept / t * (y - x_hat)
-        return (y + jnp.sqrt(variance) * normal(fold(keys, i + 1), y.shape[1:]) if eta else y), x_hat
+        return (y + jnp.sqrt(variance) * _noise(keys, i, y) if eta else y), x_hat
 
     return step
 
@@ -136,7 +141,7 @@ def heun(
         t, s = levels[i].astype(y.dtype), levels[i + 1].astype(y.dtype)
         if churn:
             gamma = gammas[i].astype(y.dtype)
-            y = y + t * jnp.sqrt(gamma * (2.0 + gamma)) * churn_noise * normal(fold(keys, i + 1), y.shape[1:])
+            y = y + t * jnp.sqrt(gamma * (2.0 + gamma)) * churn_noise * _noise(keys, i, y)
             t = t * (1.0 + gamma)
         first, x_hat = slope(y, t)
         ahead = y + (s - t) * first
@@ -170,6 +175,12 @@ def dpmpp_2m(denoise: Denoise, sigmas: np.ndarray, *, cond=None) -> Step:
     return step
 
 
+def _noise(keys: Array | None, i: Array, y: Array) -> Array:
+    """The noise of step i, like y: that of `start` is number 0. Solvers have made sure that there are keys."""
+    assert keys is not None
+    return normal(fold(keys, i + 1), y.shape[1:]).astype(y.dtype)
+
+
 # ---- sampling by name ------------------------------------------------------------------------------------------------
 
 
@@ -188,8 +199,8 @@ def draw(
 ) -> Array:
     """Samples by the solver of this name, and the means x_hat on the way to them. [B, ...] -> [frames, B, ...].
 
-    y: the state at sigmas[0]; sigmas as of `grid`, ending in 0; keys [B]: of the noise of stochastic solvers. The last
-    frame is the samples; "ode", whose steps are its own, has no other. Options as of the solvers.
+    y: the state at sigmas[0]; sigmas as of `levels`, ending in 0; keys [B]: of the noise of stochastic solvers. The
+    last frame is the samples; "ode", whose steps are its own, has no other. Options as of the solvers.
     """
     if name == "ode":
         return ode.sample(denoise, y, float(sigmas[0]), float(sigmas[-2]), tol=tol, cond=cond)[0][None]

@@ -47,7 +47,9 @@ def guided(
         x_hat = w * strong + (1.0 - w) * weak(y, sigma, cond)
         if rescale:
             spread = lambda x: jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True)  # noqa: E731
-            x_hat = x_hat * (rescale * spread(strong) / spread(x_hat) + 1.0 - rescale)
+            own = spread(x_hat)
+            share = jnp.where(own > 0, rescale * spread(strong) / jnp.where(own > 0, own, 1.0), rescale)  # no 0 / 0
+            x_hat = x_hat * (share + 1.0 - rescale)
         return x_hat
 
     return denoise_guided

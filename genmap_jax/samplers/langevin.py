@@ -64,7 +64,7 @@ def mala(energy: Energy, x: Array, keys: Array, eps: float, steps: int) -> tuple
 
 def move(x: Array, grad: Array, noise: Array, eps: float | Array) -> Array:
     """The Langevin step from x, where grad = grad E(x). Shapes [N, ...]."""
-    return x - (eps**2 / 2) * grad + eps * noise
+    return x - (eps**2 / 2) * grad + eps * noise.astype(x.dtype)
 
 
 def log_acceptance(here: tuple, there: tuple, eps: float | Array) -> Array:

@@ -67,10 +67,12 @@ def dopri5(
 ) -> tuple[Array, Array]:
     """Solve dy/dt = f(y, t) from t0 to t1 (either order) with adaptive steps, each example on its own.
 
+    All is computed in the precision of y; values of f are brought to it.
     y [B, M] -> y(t1) [B, M], NaN for an example that is not there after `max_steps` tries; and the tries of each,
     int32 [B], six evaluations of f each. A step is accepted if the root mean square of error / (atol + rtol |y|) is at
     most 1; the first that is tried is `first` of the way.
     """
+    field, f = f, lambda y, t: field(y, t).astype(y.dtype)
     sign, span = math.copysign(1.0, t1 - t0), abs(t1 - t0)
     t = jnp.full(y.shape[0], t0, y.dtype)
     h = jnp.full(y.shape[0], first * span, y.dtype)
@@ -126,7 +128,7 @@ def sample(
     first, last = float(np.log(sigma_max)), float(np.log(sigma_min))
     w, tries = dopri5(velocity, (y / scale(first)).reshape(y.shape[0], -1), first, last, rtol=tol, atol=tol)
     y = (w * scale(last)).reshape(y.shape)
-    return denoise(y, jnp.full(y.shape[0], sigma_min, y.dtype), cond), tries
+    return denoise(y, jnp.full(y.shape[0], sigma_min, y.dtype), cond).astype(y.dtype), tries
 
 
 def log_prob(

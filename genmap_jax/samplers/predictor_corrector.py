@@ -59,12 +59,12 @@ def predictor_corrector_step(
     times = jnp.linspace(sde.T, sde.t_sample, steps + 1)
 
     def step(i, x):
-        noise = lambda k: normal(fold(keys, i * (1 + corrector_steps) + k), x.shape[1:])  # noqa: E731
+        noise = lambda k: normal(fold(keys, i * (1 + corrector_steps) + k), x.shape[1:]).astype(x.dtype)  # noqa: E731
         at = lambda t: jnp.broadcast_to(t, x.shape[:1])  # noqa: E731
-        t, s = times[i], times[i + 1]  # from t down to s
+        t, s = times[i].astype(x.dtype), times[i + 1].astype(x.dtype)  # from t down to s
         (alpha_t, std_t), (alpha_s, std_s) = sde.marginal(t), sde.marginal(s)
         a = alpha_t / alpha_s
-        variance = std_t**2 - (a * std_s) ** 2
+        variance = jnp.maximum(std_t**2 - (a * std_s) ** 2, 0.0)  # over a very short step, rounding falls below 0
         x = (2.0 - a) * x + variance * score(x, at(t)) + jnp.sqrt(variance) * noise(0)  # eq. 46 of the appendix
         size = 2.0 * (a * snr * std_s) ** 2
         for k in range(corrector_steps):

@@ -10,6 +10,7 @@ import numpy as np
 from genmap_jax.algorithm import Array, Params
 from genmap_jax.samplers import decoding
 from genmap_jax.shapes import expect
+from genmap_jax.spaces import tokens as strings
 from genmap_jax.tractable import gpt
 
 
@@ -22,7 +23,7 @@ def complete(
     *,
     samples: int = 1,
     adjust: Callable[[Array], Array] | None = None,
-    stop: int | None = None,
+    stop: int | Sequence[int] | None = None,
     label: Array | None = None,
 ) -> np.ndarray:
     """Continue prompts of any lengths by `new` tokens: int32 [prompts, samples, new].
@@ -30,11 +31,11 @@ def complete(
     The tokens that all prompts have are prefilled once for all samples of a prompt; the longer prompts' others are
     forced in the loop. One compilation serves all prompts up to the next power of two.
     adjust: as in `decode`; give the same function object again, or it compiles again. None takes that of cfg.
-    stop: a continuation ends with this token, and the rest is filled with it; in a prompt it ends nothing. None takes
-        that of cfg.
+    stop: a continuation ends with this token, or with any of several, and the rest is filled with the first of them; in
+        a prompt they end nothing. None takes those of cfg.
     label: int32 [prompts], of a conditional model.
-    Raises ValueError for tokens outside the vocabulary, for prompts that leave no room in cfg.length, and for a label
-        that is missing, too much or outside of the classes.
+    Raises ValueError for tokens outside the vocabulary, for prompts that leave no room in cfg.length, for a label that
+        is missing, too much or outside of the classes, and where the model's logits are NaN or infinite.
     """
     sizes = [len(prompt) for prompt in prompts]
     if not sizes or new < 1 or samples < 1:
@@ -44,9 +45,8 @@ def complete(
             f"a prompt of {max(sizes)} tokens and new={new} exceed length={cfg.length}: shorten them, or raise length "
             "with rotary positions and their scaling or chunk"
         )
-    stop = cfg.stop if stop is None else stop
-    if stop is not None and not 0 <= stop < cfg.vocab:
-        raise ValueError(f"stop={stop}: give a token, 0..{cfg.vocab - 1}")
+    stops = cfg.stops if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
+    gpt.check_stops(stops, cfg.vocab)
     gpt.check_label(cfg, label)
     if label is not None:
         expect((len(sizes),), label=label)
@@ -58,9 +58,11 @@ def complete(
     keys = jax.random.split(key, len(sizes) * samples)
     total = bucket(max(sizes) + new)
     adjust = cfg.law if adjust is None else adjust
-    text = _complete(cfg, adjust, samples, total, params, padded, min(sizes), max(sizes) + new, keys, label, stop)
+    text = _complete(cfg, adjust, samples, total, params, padded, min(sizes), max(sizes) + new, keys, label, stops)
     text = np.asarray(text).reshape(len(sizes), samples, total)
-    return np.stack([rows[:, size : size + new] for rows, size in zip(text, sizes, strict=True)])
+    drawn = np.stack([rows[:, size : size + new] for rows, size in zip(text, sizes, strict=True)])
+    strings(new, cfg.vocab).as_batch(drawn.reshape(-1, new))
+    return drawn
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

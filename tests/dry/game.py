@@ -12,6 +12,7 @@ from genmap_jax.algorithm import Algorithm, Array, Family, check_cond, player
 from genmap_jax.keys import example_keys, normal, split
 from genmap_jax.objectives import adversarial, pool
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Count, NotNegative, check_options
 from genmap_jax.spaces import Space, images
 
 DIMS = 4
@@ -20,8 +21,8 @@ DIMS = 4
 @dataclasses.dataclass(frozen=True)
 class Config:
     space: Space = images(8, 8, 1, levels=17)
-    slots: int = 3
-    truncation: float = 1.0
+    slots: Count = 3
+    truncation: NotNegative = 1.0
     """The factor of latents when sampling."""
     optim: Optim = Optim()
 
@@ -44,6 +45,7 @@ def discriminate(d, x: Array) -> Array:
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
+    check_options(cfg)
     space, tx = cfg.space, optimizer(cfg.optim, batch_size)
     reads = {"image": space}
     d_loss, g_loss = adversarial.LOSSES["hinge"]

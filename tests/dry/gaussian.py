@@ -8,15 +8,16 @@ from genmap_jax import likelihoods
 from genmap_jax.algorithm import Algorithm, Family, LogProb, averaged, check_cond, init_state, minimise
 from genmap_jax.keys import example_keys, normal
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import NotNegative, Positive, check_options
 from genmap_jax.spaces import Space, images
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     space: Space = images(8, 8, 1, levels=17)
-    least: float = 0.1
+    least: Positive = 0.1
     """The least standard deviation at the start."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """The standard deviation of samples, in units of the model's."""
     optim: Optim = Optim()
 
@@ -28,6 +29,7 @@ def log_prob(params, x):
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     cfg.space.check()
+    check_options(cfg)
     space, tx = cfg.space, optimizer(cfg.optim, batch_size)
     reads = {space.field: space}
 

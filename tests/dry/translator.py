@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from genmap_jax.algorithm import Algorithm, Family, averaged, check_cond, init_state, minimise
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Share, check_options
 from genmap_jax.spaces import Space, images
 
 
@@ -13,7 +14,7 @@ from genmap_jax.spaces import Space, images
 class Config:
     source: Space = images(8, 8, 1, levels=17)
     target: Space = images(8, 8, 1, levels=17)
-    strength: float = 1.0
+    strength: Share = 1.0
     """The share of the way from the source to its translation that a sample goes."""
     optim: Optim = Optim()
 
@@ -24,6 +25,7 @@ def translate(cfg: Config, params, source):
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
+    check_options(cfg)
     if cfg.source.shape != cfg.target.shape:
         raise ValueError(f"target.shape={cfg.target.shape} must be that of the source, {cfg.source.shape}")
     tx = optimizer(cfg.optim, batch_size)

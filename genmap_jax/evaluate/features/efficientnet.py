@@ -69,13 +69,15 @@ class EfficientNetLite0(nn.Module):
 def load(path: str | os.PathLike) -> files.Layers:
     """The parameters of `EfficientNetLite0` from a weight file. Raises as `weights.read` does, or ValueError."""
     tensors = files.read(path)
+    tensors.drop(files.BUFFERS)
     layers = {"_fc": files.layer(tensors, "_fc")}
     norms = {"_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
-    for key in tensors:
+    for key in list(tensors):
         name, _, field = key.rpartition(".")
         block, dot, last = name.rpartition(".")
         if field == "weight" and last.startswith("_") and "conv" in last:
             layers[name] = files.folded(tensors, name, block + dot + norms.get(last, "_bn1"), EPS)
+    tensors.expect_none()
     return files.fit_to(EfficientNetLite0(), layers, (1, SIZE, SIZE, 3), path)
 
 
@@ -113,7 +115,7 @@ def efficientnet(
         name=name,
         hash=fingerprint(files.flat(layers) | pca),
         fit=f"ImageNet; its projection on {len(images)} images of {data} (train), without labels",
-        features=lambda x: project(check_images(x, levels)),
+        features=lambda x, rounded=True: project(check_images(x, levels, rounded=rounded)),
         probabilities=lambda x: probabilities(check_images(x, levels)),
         accuracy=None,
     )

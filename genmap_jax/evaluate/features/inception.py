@@ -135,9 +135,11 @@ class InceptionV3(nn.Module):
 def load(path: str | os.PathLike) -> files.Layers:
     """The parameters of `InceptionV3` from a weight file. Raises as `weights.read` does, or ValueError."""
     tensors = files.read(path)
+    tensors.drop(files.BUFFERS)
     names = [key.removesuffix(".conv.weight") for key in tensors if key.endswith(".conv.weight")]
     layers = {name: files.folded(tensors, f"{name}.conv", f"{name}.bn", EPS) for name in names}
-    layers["fc"] = {"kernel": files.layer(tensors, "fc")["kernel"]}
+    layers["fc"] = {field: x for field, x in files.layer(tensors, "fc").items() if field != "bias"}
+    tensors.expect_none()
     return files.fit_to(InceptionV3(), layers, (1, SIZE, SIZE, 3), path)
 
 
@@ -156,7 +158,7 @@ def inception(path: str | os.PathLike, levels: int) -> Extractor:
         name="inception",
         hash=fingerprint(files.flat(layers)),
         fit="ImageNet, 1008 classes; nothing of this data",
-        features=lambda x: features(check_images(x, levels)),
+        features=lambda x, rounded=True: features(check_images(x, levels, rounded=rounded)),
         probabilities=lambda x: probabilities(check_images(x, levels)),
         accuracy=None,
     )

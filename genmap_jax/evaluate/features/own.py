@@ -151,7 +151,7 @@ def own(data: str, levels: int, data_dir: str | os.PathLike | None = None, seed:
         name="own64",
         hash=fingerprint(flat),
         fit=f"{len(images)} images of {data} (train) and {task}, seed {seed}; validation accuracy {right:.4f}",
-        features=lambda x: features(check_images(x, levels, shape)),
+        features=lambda x, rounded=True: features(check_images(x, levels, shape, rounded)),
         probabilities=None if labels is None else lambda x: probabilities(check_images(x, levels, shape)),
         accuracy=right,
     )

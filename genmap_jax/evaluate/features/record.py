@@ -3,7 +3,6 @@
 import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from genmap_jax.data.folders import root_folder
+from genmap_jax.data.folders import root_folder, scratch
 from genmap_jax.evaluate.resize import clean_resize
 
 
@@ -24,9 +23,9 @@ class Extractor(NamedTuple):
     """First 12 hex digits of the sha256 of the weights, and of the PCA where there is one."""
     fit: str
     """What it was fitted on, in a sentence."""
-    features: Callable[[np.ndarray], np.ndarray]
-    """uint8 [N,H,W,C] with values 0..levels-1 -> float64 [N,d]. Floats in the unit of grey levels, as they are before
-    rounding, do as well. Raises ValueError for other images."""
+    features: Callable[..., np.ndarray]
+    """uint8 [N,H,W,C] with values 0..levels-1 -> float64 [N,d]. Raises ValueError for other images, floats among them,
+    whose unit nobody could know; with `rounded=False` they are floats in the unit of grey levels, before rounding."""
     probabilities: Callable[[np.ndarray], np.ndarray] | None
     """The same images -> float64 [N,K], of the classes it was trained to tell; None without."""
     accuracy: float | None
@@ -62,12 +61,16 @@ def batched(function: Callable, batch_size: int) -> Callable[[np.ndarray], np.nd
     return run
 
 
-def check_images(images: np.ndarray, levels: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """The images, if an extractor can take them; else ValueError."""
+def check_images(
+    images: np.ndarray, levels: int, shape: tuple[int, ...] | None = None, rounded: bool = True
+) -> np.ndarray:
+    """The images, if an extractor can take them; else ValueError. rounded: see `Extractor.features`."""
     images = np.asarray(images)
     floats = np.issubdtype(images.dtype, np.floating)
-    if images.ndim != 4 or len(images) == 0 or not (floats or images.dtype == np.uint8):
+    if images.ndim != 4 or len(images) == 0 or not (images.dtype == np.uint8 or floats):
         raise ValueError(f"images: {images.dtype} {images.shape}; give uint8 [N,H,W,C] with at least one image")
+    if floats and rounded:
+        raise ValueError(f"images: {images.dtype}; give uint8 grey levels 0..{levels - 1}, as a batch holds them")
     if shape is not None and images.shape[1:] != shape:
         raise ValueError(f"images of shape {images.shape[1:]}, but this extractor was fitted on {shape}")
     if floats and not np.isfinite(images).all():
@@ -96,19 +99,45 @@ def kept(
     inputs: Mapping[str, np.ndarray],
     fit: Callable[[], tuple[dict[str, np.ndarray], str]],
 ) -> tuple[dict[str, np.ndarray], str]:
-    """What `fit()` returns, arrays and a note, from disk if it was made of the same `inputs` before."""
-    from safetensors import safe_open
+    """What `fit()` returns, arrays and a note, from disk if it was made of the same `inputs` before.
+
+    A file that is damaged is made again. Raises ValueError for a folder in the place of the file.
+    """
     from safetensors.numpy import save
 
     file = f"{name}-{data.replace('/', '-')}-{fingerprint(inputs)}.safetensors"
     path = root_folder(data_dir) / "features" / file
-    if not path.exists():
-        print(f"fitting the features {name} of {data} (once) for {path}", file=sys.stderr)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder where a file of fitted features belongs: remove it")
+    stored = _stored(path)
+    if stored is None:
+        again = " again, for the file is damaged or of an earlier version" if path.exists() else ""
+        print(f"fitting the features {name} of {data} (once) for {path}{again}", file=sys.stderr)
         arrays, note = fit()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
-            Path(folder, "fitted").write_bytes(save(arrays, {"note": note}))
-            if not path.exists():  # another process was first: all must use the same
-                Path(folder, "fitted").rename(path)
-    with safe_open(path, framework="np") as stored:
-        return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()["note"]
+        with scratch(path.parent) as folder:
+            made = folder / "fitted"
+            made.write_bytes(save(arrays, {"note": note, "hash": _hash(arrays, note)}))
+            stored = _stored(path)
+            if stored is None:  # else another process was first: all must use the same
+                made.replace(path)
+                stored = arrays, note
+    return stored
+
+
+def _stored(path: Path) -> tuple[dict[str, np.ndarray], str] | None:
+    """The arrays and the note of a file that `kept` wrote; None without one, or if it is damaged."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            arrays, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except Exception:  # damaged files raise almost anything
+        return None
+    note = about.get("note", "")
+    return (arrays, note) if about.get("hash") == _hash(arrays, note) else None
+
+
+def _hash(arrays: Mapping[str, np.ndarray], note: str) -> str:
+    return fingerprint({**arrays, "note": np.array(list(note.encode()), np.uint8)})

@@ -117,55 +117,63 @@ def load(
     Raises as `weights.read` does, or ValueError for a network that is not a `ViT`.
     """
     tensors = official(files.read(path))
-    kernel = files.find(tensors, "patch_embed.proj.weight")
-    width, patch = len(kernel), kernel.shape[-1]
-    cls = files.find(tensors, "cls_token").reshape(1, width)
-    positions = files.find(tensors, "pos_embed").reshape(-1, width)
+    width, _, _, patch = tensors.look("patch_embed.proj.weight", 4).shape
+    cls, positions = tensors.take("cls_token"), tensors.take("pos_embed")
+    if cls.size != width or positions.size % width:
+        raise ValueError(f"weights={path}: cls_token or pos_embed do not have the width {width} of patch_embed.proj")
+    cls, positions = cls.reshape(1, width), positions.reshape(-1, width)
     native = math.isqrt(len(positions) - 1)
     size = size or native * patch
     if width % HEAD:
         raise ValueError(f"weights={path}: width {width} is no multiple of {HEAD}, the dimensions of a head")
-    if native**2 != len(positions) - 1 or size % patch:
+    if native < 1 or native**2 != len(positions) - 1 or size % patch:
         raise ValueError(f"weights={path}: no square grid of {patch}-pixel patches for {size} pixels and its positions")
-    names = {name.rpartition(".")[0] for name in tensors if name not in ("cls_token", "pos_embed")}
+    names = {name.rpartition(".")[0] for name in tensors}
     if "" in names:
         raise ValueError(f"weights={path}: holds register tokens or other parts that are not of the plain network")
+    hidden = len(tensors.look("blocks.0.mlp.fc1.weight", 2))
+    out = len(tensors.look("head.weight", 2)) if "head" in names else None
     layers = {name: files.layer(tensors, name) for name in names}
+    tensors.expect_none()
     grid = interpolate(positions[1:].reshape(native, native, width), size // patch, offset)
     layers["positions"] = {"cls": cls + positions[:1], "grid": grid.reshape(-1, width)}
     net = ViT(
         width=width,
         depth=len({name.split(".")[1] for name in names if name.startswith("blocks.")}),
         patch=patch,
-        hidden=len(files.find(tensors, "blocks.0.mlp.fc1.weight")),
+        hidden=hidden,
         eps=eps,
         gelu=gelu,
         pre_norm="norm_pre" in names,
         bias="bias" in layers["patch_embed.proj"],
-        out=layers["head"]["kernel"].shape[1] if "head" in names else None,
+        out=out,
     )
     return net, files.fit_to(net, layers, (1, size, size, 3), path), size
 
 
 def official(tensors: files.Tensors) -> files.Tensors:
     """Under the names of the official DINOv2 file, query, key and value in one, layer scales in the map before them."""
-    renamed = {}
+    renamed = files.Tensors({}, tensors.path)
     for name, tensor in tensors.items():
         for pattern, replacement in NAMES:
             name = re.sub(pattern, replacement, name)
+        if name in renamed:
+            raise ValueError(f"weights={tensors.path}: holds {name} twice, under two names; take another file")
         if not UNUSED.search(name):
             renamed[name] = tensor
     for name in [name for name in renamed if ".attn.q." in name]:
-        parts = [files.find(renamed, name.replace(".q.", part)) for part in (".q.", ".k.", ".v.")]
+        parts = [renamed.take(name.replace(".q.", part)) for part in (".q.", ".k.", ".v.")]
+        if len({part.shape for part in parts}) > 1 or parts[0].ndim == 0:
+            raise ValueError(f"weights={tensors.path}: the queries, keys and values of {name} differ in their shapes")
         renamed[name.replace(".q.", ".qkv.")] = np.concatenate(parts)
-        for part in (".q.", ".k.", ".v."):
-            del renamed[name.replace(".q.", part)]
     for scale, linear in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
         for name in [name for name in renamed if name.endswith(scale)]:
-            gamma = renamed.pop(name)
+            gamma = renamed.take(name)
             for field in ("weight", "bias"):
                 scaled = name.replace(scale, f"{linear}.{field}")
-                renamed[scaled] = (gamma * files.find(renamed, scaled).T).T
+                if renamed.look(scaled).shape[:1] != gamma.shape:
+                    raise ValueError(f"weights={tensors.path}: {name} does not fit {scaled}: it has another length")
+                renamed[scaled] = (gamma * renamed[scaled].T).T
     return renamed
 
 
@@ -206,8 +214,8 @@ def clip(path: str | os.PathLike, levels: int) -> Extractor:
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of its training images
     extract = _extractor("clip", "400 million images and their captions", net, params, size, mean, std, levels)
 
-    def features(images):
-        x = extract.features(images)
+    def features(images, rounded=True):
+        x = extract.features(images, rounded)
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
     return extract._replace(features=features)
@@ -222,7 +230,7 @@ def _extractor(name, trained_on, net, layers, size, mean, std, levels) -> Extrac
         name=name,
         hash=fingerprint(files.flat(layers)),
         fit=f"{trained_on}; width {net.width}, depth {net.depth}, {size} pixels; nothing of this data",
-        features=lambda x: features(check_images(x, levels)),
+        features=lambda x, rounded=True: features(check_images(x, levels, rounded=rounded)),
         probabilities=None,
         accuracy=None,
     )

@@ -1,13 +1,13 @@
 """The configuration of a GAN, and which combinations of options are refused."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from genmap_jax.choices import check_choices
 from genmap_jax.nn import augment
 from genmap_jax.objectives import adversarial
 from genmap_jax.objectives.discriminator import Penalties
 from genmap_jax.optim import Optim
+from genmap_jax.options import Count, NotNegative, Positive, Range, Share, check_options
 from genmap_jax.spaces import Space
 
 
@@ -17,7 +17,7 @@ class Config:
 
     space: Space
     """Space of one example: images, which the generator makes in uniformly dequantised form, or vectors."""
-    classes: int | None = None
+    classes: Count | None = None
     """Number of labels of the data; the generator then makes examples of the label asked for. None trains an
     unconditional GAN."""
 
@@ -25,12 +25,12 @@ class Config:
     network: Literal["mlp", "conv", "dcgan", "r3gan"] = "mlp"
     """Architecture of both networks. mlp is fully connected; the others are for images. conv is plain residual, dcgan
     has DCGAN's generator and SNGAN's discriminator, r3gan has the blocks of R3GAN."""
-    latent: int = 64
+    latent: Count = 64
     """Number of dimensions of z (DCGAN: 100; R3GAN: 64)."""
-    width: int = 256
+    width: Count = 256
     """Number of hidden units (mlp) or of channels. With dcgan, the channels at the lowest resolution, which halve with
     every doubling of the resolution; R3GAN has 768 on CIFAR-10."""
-    depth: int = 3
+    depth: Count = 3
     """Number of hidden layers (mlp), or how often the resolution is halved."""
     squash: bool = False
     """Whether the generator ends in tanh, as DCGAN's (Radford et al. 2016, https://arxiv.org/abs/1511.06434). It helps
@@ -50,43 +50,44 @@ class Config:
     # ---- the game
     loss: adversarial.Loss = "relativistic"
     """Adversarial loss of both players, one of those in `genmap_jax.objectives.adversarial` (R3GAN: relativistic)."""
-    r1: float = 1.0
+    r1: NotNegative = 1.0
     """Weight gamma of the penalty (gamma / 2) |grad D|^2 on real examples (R3GAN on CIFAR-10: 0.05). As with every
     penalty, 0 turns it off."""
-    r2: float = 1.0
+    r2: NotNegative = 1.0
     """Weight gamma of the penalty (gamma / 2) |grad D|^2 on generated examples (R3GAN on CIFAR-10: 0.05)."""
-    gradient_penalty: float = 0.0
+    gradient_penalty: NotNegative = 0.0
     """Weight of the penalty (|grad D| - 1)^2 on points between real and generated examples (WGAN-GP: 10)."""
-    dragan: float = 0.0
+    dragan: NotNegative = 0.0
     """Weight of the penalty (|grad D| - 1)^2 on real examples with noise (DRAGAN: 10)."""
-    lecam: float = 0.0
+    lecam: NotNegative = 0.0
     """Weight of LeCam regularisation, the squared distance of logits to running means (Tseng et al.: 0.01 to 0.3)."""
-    consistency: float = 0.0
+    consistency: NotNegative = 0.0
     """Weight of consistency regularisation, the squared change of D when real and generated images move by pixels
     (Zhang et al.: 10)."""
-    auxiliary: float = 1.0
+    auxiliary: NotNegative = 1.0
     """Weight of the auxiliary classifier's cross-entropy, with condition_d="auxiliary" (AC-GAN: 1)."""
-    penalty_every: int = 1
+    penalty_every: Count = 1
     """Number of steps from one use of the gradient penalties to the next, which then weigh as many times as much
     (StyleGAN2: 16)."""
-    critic_steps: int = 1
+    critic_steps: Count = 1
     """Number of updates of D for each update of G, on equal parts of the batch (SNGAN and WGAN: 5)."""
-    accumulate: int = 1
-    """Number of micro-batches whose gradients are averaged in an update: less memory, same result."""
+    accumulate: Count = 1
+    """Number of micro-batches whose gradients are averaged in an update: less memory, same result. Not with dcgan,
+    whose generator is normalised by its batch."""
 
     # ---- what D sees
     augment: tuple[str, ...] = ()
     """Transforms of every image that D sees, by their names in `genmap_jax.nn.augment`, in this order. DiffAugment has
     colour, translation and cutout; `genmap_jax.nn.augment.ADA` lists StyleGAN2-ADA's."""
-    augment_p: float = 1.0
+    augment_p: Share = 1.0
     """Probability of each transform, unless ADA sets it (DiffAugment: 1)."""
-    ada_target: float | None = None
+    ada_target: Annotated[float, Range(above=-1, below=1)] | None = None
     """Target of adaptive augmentation (ADA) for the mean sign of D(real): augment_p starts at 0, rises while the mean
     is above the target and falls while it is below (Karras et al.: 0.6). None keeps augment_p constant."""
-    ada_ramp: int = 500_000
+    ada_ramp: Count = 500_000
     """Number of examples in which ADA's probability can go from 0 to 1 (Karras et al.: 500,000)."""
 
-    ema_halflife: float | None = 10_000
+    ema_halflife: Positive | None = 10_000
     """Half-life of the averaged generator from which samples are drawn, in examples. None samples from the generator
     itself."""
     optim: Optim = Optim(lr=2e-4, b1=0.0, b2=0.99, clip=0.0)
@@ -109,7 +110,7 @@ class Config:
 def check(cfg: Config, batch_size: int) -> None:
     """Raises ValueError that names the field and the fix."""
     cfg.space.check()
-    check_choices(cfg)
+    check_options(cfg)
     images, shape = cfg.space.image, cfg.space.shape
     if cfg.network != "mlp" and (not images or any(side % 2**cfg.depth for side in shape[:2])):
         raise ValueError(
@@ -124,16 +125,13 @@ def check(cfg: Config, batch_size: int) -> None:
         )
     if cfg.network == "dcgan" and cfg.width % 2**cfg.depth:
         raise ValueError(f"width={cfg.width}: network='dcgan' halves it depth={cfg.depth} times; use a multiple")
-    for field in ("latent", "width", "depth", "penalty_every", "critic_steps", "accumulate", "ada_ramp"):
-        if getattr(cfg, field) < 1:
-            raise ValueError(f"{field}={getattr(cfg, field)} must be at least 1")
-    if cfg.classes is not None and cfg.classes < 1:
-        raise ValueError(f"classes={cfg.classes} must be at least 1; None for an unconditional GAN")
+    if cfg.accumulate > 1 and cfg.network == "dcgan":
+        raise ValueError(
+            f"accumulate={cfg.accumulate}: network='dcgan' normalises by the batch, which micro-batches would change; "
+            "use accumulate=1 or another network"
+        )
     if cfg.condition_g == "batch_norm" and cfg.network != "dcgan":
         raise ValueError(f"condition_g='batch_norm': network={cfg.network!r} has no normalisation; use 'dcgan'")
-    for field in ("r1", "r2", "gradient_penalty", "dragan", "lecam", "consistency"):
-        if getattr(cfg, field) < 0:
-            raise ValueError(f"{field}={getattr(cfg, field)} weighs a penalty: give 0 (off) or more")
     if cfg.loss == "wasserstein" and not (cfg.r1 or cfg.r2 or cfg.gradient_penalty or cfg.dragan or cfg.spectral_norm):
         raise ValueError(
             "loss='wasserstein' without a bound on the gradient of D has no minimum: give gradient_penalty, r1 or r2 "
@@ -145,8 +143,6 @@ def check(cfg: Config, batch_size: int) -> None:
         )
     if images:
         augment.check(cfg.augment, shape)
-    if not 0.0 <= cfg.augment_p <= 1.0:
-        raise ValueError(f"augment_p={cfg.augment_p} is a probability: give 0 to 1")
     if cfg.ada_target is not None and not cfg.augment:
         raise ValueError(f"ada_target={cfg.ada_target} adapts the augmentation, but augment is empty: name transforms")
     parts = cfg.critic_steps * cfg.accumulate
@@ -155,5 +151,3 @@ def check(cfg: Config, batch_size: int) -> None:
             f"batch_size={batch_size} does not divide into critic_steps={cfg.critic_steps} times "
             f"accumulate={cfg.accumulate} parts: use a multiple of {parts}"
         )
-    if cfg.ema_halflife is not None and cfg.ema_halflife <= 0:
-        raise ValueError(f"ema_halflife={cfg.ema_halflife} is a number of examples: positive, or None for no averaging")

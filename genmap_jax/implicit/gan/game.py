@@ -51,7 +51,7 @@ from genmap_jax.objectives import ada
 from genmap_jax.objectives.discriminator import Judge, d_terms, g_terms, move_anchors
 from genmap_jax.optim import optimizer
 from genmap_jax.samplers.interpolation import slerp
-from genmap_jax.shapes import expect
+from genmap_jax.shapes import expect, expect_label
 from genmap_jax.spaces import labels
 
 
@@ -82,6 +82,7 @@ def averaged(state: State) -> Params:
 def generate(cfg: Config, variables: Params, z: Array, label: Array | None = None) -> Array:
     """G(z, y), with running statistics. z [B, latent], label [B] or None -> [B, *space.shape]"""
     expect((None, cfg.latent), z=z)
+    expect_label(label, len(z), cfg.classes)
     return _generator(cfg, None, variables, z, label, False)[0]
 
 
@@ -93,6 +94,7 @@ def discriminate(
     vectors: of the spectral norm, see `nn.reparametrise`.
     """
     expect((None, *cfg.space.shape), x=x)
+    expect_label(label, len(x), cfg.classes)
     return _discriminator(cfg, params_d, vectors, x, label)[0]
 
 
@@ -135,9 +137,8 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     tx, space = optimizer(cfg.optim, batch_size), cfg.space
     reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
 
-    def draw(variables: Params, keys: Array, label: Array | None) -> tuple[Array, Params]:
-        """What D sees of the generator, [B] -> [B, *shape], and G's statistics after it."""
-        key_z, key_u = per_example.split(keys)
+    def draw(variables: Params, key_z: Array, key_u: Array, label: Array | None) -> tuple[Array, Params]:
+        """What D sees of the generator, keys [B] -> [B, *shape], and G's statistics after it."""
         x, stats = _generator(cfg, axis_name, variables, latents(key_z, cfg.latent), label, True)
         return dither(x, key_u, space.grey_levels) if space.image else x, stats
 
@@ -180,9 +181,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             state = dataclasses.replace(state, vectors_d=power_step(state.params_d, state.vectors_d))
 
         def loss(params_d: Params, part: Batch) -> tuple[Array, Metrics]:
-            label, keys = part.get("label"), per_example.fold(part["keys_d"], 1)
-            real = space.dequantise(part["x"], part["keys_x"])
-            fake, _ = draw({**state.params_g, **state.stats_g}, part["keys_d"], label)
+            real, label = part["real"], part.get("label")
+            key_z, key_u, keys = per_example.split(part["keys"], 3)
+            fake, _ = draw({**state.params_g, **state.stats_g}, key_z, key_u, label)
             at = judge(params_d, state, label)
             terms = d_terms(cfg.loss, at, real, fake, keys, cfg.penalties, anchors=state.anchors, step=state.step)
             if state.ada is not None:
@@ -196,9 +197,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def update_g(state: State, part: Batch) -> tuple[State, Metrics]:
         def loss(params_g: Params, part: Batch) -> tuple[Array, Params]:  # against the D just updated, on fresh z
-            label, keys = part.get("label"), per_example.fold(part["keys_g"], 1)
-            fake, stats = draw({**params_g, **state.stats_g}, part["keys_g"], label)
-            real = space.dequantise(part["x"], part["keys_x"])
+            real, label = part["real"], part.get("label")
+            key_z, key_u, keys = per_example.split(part["keys"], 3)
+            fake, stats = draw({**params_g, **state.stats_g}, key_z, key_u, label)
             return g_terms(cfg.loss, judge(state.params_d, state, label), real, fake, keys)["loss"].mean(), stats
 
         params_g, opt_g, value, stats_g = player(
@@ -208,16 +209,15 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def step(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
         x = batch[space.field]
-        examples = {"x": x} | {name: batch[name] for name in list(reads)[1:]}
-        for name, one in zip(("keys_x", "keys_d", "keys_g"), jax.random.split(key, 3), strict=True):
-            examples[name] = example_keys(one, len(x), axis_name)
-        parts = split_batch(examples, cfg.critic_steps)
+        keys_x, keys_d, keys_g = (example_keys(one, len(x), axis_name) for one in jax.random.split(key, 3))
+        examples = {"real": space.dequantise(x, keys_x)} | {name: batch[name] for name in list(reads)[1:]}
+        parts = split_batch((examples, keys_d, keys_g), cfg.critic_steps)
         sign: Array | float = 0.0
         for i in range(cfg.critic_steps):
-            part = jax.tree.map(lambda x, i=i: x[i], parts)
-            state, metrics = update_d(state, part)
+            part, for_d, for_g = jax.tree.map(lambda x, i=i: jax.lax.index_in_dim(x, i, keepdims=False), parts)
+            state, metrics = update_d(state, part | {"keys": for_d})
             sign += metrics.get("sign_real", 0.0) / cfg.critic_steps
-        state, metrics_g = update_g(state, part)
+        state, metrics_g = update_g(state, part | {"keys": for_g})
 
         seen = parallel.total(len(x), axis_name)
         ema_g = ema_update(state.ema_g, {**state.params_g, **state.stats_g}, state.step, seen, cfg.ema_halflife)

@@ -20,7 +20,7 @@ input; no dropout.
 To continue prompts: `tractable.completion`. Weights of others, and for others: `interop.huggingface`.
 """
 
-from genmap_jax.tractable.gpt.config import LLAMA, QWEN2, SAMPLING, Config, check
+from genmap_jax.tractable.gpt.config import LLAMA, QWEN2, SAMPLING, Config, check, check_stops
 from genmap_jax.tractable.gpt.model import (
     FAMILY,
     algorithm,
@@ -51,6 +51,7 @@ __all__ = [
     "apply_rope",
     "check",
     "check_label",
+    "check_stops",
     "check_tokens",
     "decoding_step",
     "empty_cache",

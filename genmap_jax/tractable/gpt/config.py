@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from genmap_jax.choices import check_choices
 from genmap_jax.nn import rope
 from genmap_jax.optim import Optim
+from genmap_jax.options import Count, Natural, Positive, Range, check_options
 from genmap_jax.samplers.decoding import Law
 from genmap_jax.spaces import Space, images, labels
 from genmap_jax.spaces import tokens as strings
@@ -16,31 +16,33 @@ from genmap_jax.spaces import tokens as strings
 class Config:
     """The defaults are GPT-2's architecture at a size for a laptop."""
 
-    vocab: int = 256
+    vocab: Count = 256
     """Tokens are the numbers 0..vocab-1: 256 for bytes, the number of grey values for images (GPT-2: 50,257)."""
-    length: int = 64
+    length: Count = 64
     """An example has this many tokens, all of which are predicted (GPT-2: 1,024)."""
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[Count, Count, Count] | None = None
     """Images have this shape (H, W, C) and are read row by row, a token for every channel of a pixel, so that length is
     H W C. None means that examples are text."""
-    classes: int | None = None
+    classes: Count | None = None
     """The model is conditional, p(x | label), with labels 0..classes-1. None makes it unconditional."""
-    layers: int = 4
+    layers: Count = 4
     """The network has this many transformer blocks (GPT-2 small: 12)."""
-    heads: int = 4
-    """Every attention layer has this many heads of queries, which share the width (GPT-2 small: 12)."""
-    kv_heads: int | None = None
+    heads: Count = 4
+    """Every attention layer has this many heads of queries (GPT-2 small: 12)."""
+    kv_heads: Count | None = None
     """Every attention layer has this many heads of keys and values, each shared by a group of query heads
     (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245). None gives every query head its own."""
-    width: int = 128
+    width: Count = 128
     """The residual stream has this many channels (GPT-2 small: 768)."""
-    hidden: int | None = None
+    head_dim: Count | None = None
+    """Every head has this many channels. None divides the width among the heads of queries, as in GPT-2."""
+    hidden: Count | None = None
     """The hidden layer of a block's MLP has this many channels. None makes it four times the width, as in GPT-2."""
 
     norm: Literal["layer", "rms"] = "layer"
     """The normalisation before every attention layer, every MLP and the output head is LayerNorm (GPT-2) or RMSNorm
     (Llama, Qwen2)."""
-    norm_eps: float = 1e-5
+    norm_eps: Positive = 1e-5
     """This number is added to the variance before a normalisation divides by its root (GPT-2: 1e-5)."""
     positions: Literal["learned", "rope"] = "learned"
     """Positions enter as learned vectors added to the embeddings (GPT-2) or as rotations of queries and keys (RoPE)."""
@@ -58,39 +60,39 @@ class Config:
     qk_norm: bool = False
     """Every query and key is RMS-normalised, with a learned scale per coordinate (Henry et al. 2020,
     arXiv:2010.04245)."""
-    softcap: float | None = None
+    softcap: Positive | None = None
     """Logits are squashed to softcap * tanh(logits / softcap) (Gemma Team 2024, arXiv:2408.00118). None leaves them."""
     residual_scales: bool = False
     """The input of a block is a x + b x_0 with learned scalars a and b, where x_0 are the embeddings
     (modded-nanogpt)."""
-    window: int | None = None
+    window: Count | None = None
     """Attention reaches back over this many tokens, the current one included. None lets it reach back to all."""
-    global_every: int | None = None
+    global_every: Count | None = None
     """With a window, attention still reaches back to all tokens in every so many layers, and in the last."""
 
-    theta: float = 10_000.0
+    theta: Annotated[float, Range(above=1)] = 10_000.0
     """The base of the rotary frequencies (Su et al. 2021: 10,000; Qwen2: 1,000,000)."""
     scaling: rope.Scaling = rope.Scaling()
     """Rotary frequencies are scaled in this way, to evaluate at more than the trained length."""
-    chunk: int | None = None
+    chunk: Count | None = None
     """Dual chunk attention cuts the text into chunks of this many tokens, to evaluate a model beyond the `trained`
     positions. None is plain attention."""
-    trained: int | None = None
+    trained: Count | None = None
     """With `chunk`, the model was trained at this many positions."""
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Samples are drawn from p^(1 / temperature), normalised for every token. The likelihood is always that of p."""
-    top_k: int | None = None
+    top_k: Count | None = None
     """Samples are drawn from the `top_k` most likely tokens only (Fan et al. 2018, arXiv:1805.04833)."""
-    top_p: float | None = None
+    top_p: Annotated[float, Range(above=0, most=1)] | None = None
     """Samples are drawn from the fewest tokens that together have at least this probability (Holtzman et al. 2020,
     arXiv:1904.09751)."""
-    min_p: float | None = None
+    min_p: Annotated[float, Range(above=0, most=1)] | None = None
     """Samples are drawn from the tokens that are at least this many times as likely as the most likely one (Nguyen et
     al. 2024, arXiv:2407.01082)."""
-    stop: int | None = None
-    """A sampled string ends with this token: nothing more is drawn, and the rest is filled with it. None lets every
-    string run to its full length."""
+    stop: Natural | tuple[Natural, ...] | None = None
+    """A sampled string ends with this token, or with any of several: nothing more is drawn, and the rest is filled with
+    it, or with the first of them. None lets every string run to its full length."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Matrix products and activations have this type. Parameters, normalisations, softmax and loss are always
@@ -100,11 +102,11 @@ class Config:
     remat: Literal["none", "dots", "full"] = "none"
     """The backward pass recomputes what a block computed, to save memory: "dots" keeps matrix products, "full" keeps
     the input of a block only."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """The optimizer, its learning rate and schedule."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """The parameters are averaged for evaluation with this half-life, in examples. None evaluates the last ones."""
 
     @property
@@ -128,6 +130,16 @@ class Config:
         """The number of key and value heads."""
         return self.kv_heads or self.heads
 
+    @property
+    def head_size(self) -> int:
+        """The number of channels of a head."""
+        return self.head_dim or self.width // self.heads
+
+    @property
+    def stops(self) -> tuple[int, ...] | None:
+        """The tokens that end a sampled string."""
+        return self.stop if self.stop is None or isinstance(self.stop, tuple) else (self.stop,)
+
     def of_layer(self, i: int) -> "Config":
         """This configuration as layer i sees it: with a window or without."""
         is_global = self.global_every and ((i + 1) % self.global_every == 0 or i == self.layers - 1)
@@ -144,22 +156,21 @@ QWEN2 = LLAMA | {"bias": "qkv", "norm_eps": 1e-6, "theta": 1e6}
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
+    check_options(cfg)
     if cfg.shape is not None and (len(cfg.shape) != 3 or cfg.length != math.prod(cfg.shape)):
         raise ValueError(f"length={cfg.length}: images have shape (H, W, C) and H W C tokens, not shape={cfg.shape}")
-    counts = ("vocab", "length", "layers", "heads", "kv_heads", "width", "hidden", "window", "global_every", "chunk")
-    for name in (*counts, "classes", "accumulate"):
-        value = getattr(cfg, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
     if cfg.shape is not None and cfg.vocab > 256:
         raise ValueError(f"vocab={cfg.vocab}: uint8 images have at most 256 grey values")
-    if cfg.width % cfg.heads:
-        raise ValueError(f"width={cfg.width} does not divide over heads={cfg.heads}: make it a multiple")
+    if cfg.head_dim is None and cfg.width % cfg.heads:
+        raise ValueError(
+            f"width={cfg.width} does not divide over heads={cfg.heads}: make it a multiple, or set head_dim"
+        )
     if cfg.heads % cfg.groups:
         raise ValueError(f"heads={cfg.heads} do not divide over kv_heads={cfg.kv_heads}: make them a multiple")
-    check_choices(cfg)
-    if cfg.positions == "rope" and (cfg.width // cfg.heads) % 2:
-        raise ValueError(f"heads={cfg.heads} of an odd size {cfg.width // cfg.heads} cannot be rotated: change width")
+    if cfg.positions == "rope" and cfg.head_size % 2:
+        raise ValueError(
+            f"heads={cfg.heads} of an odd size {cfg.head_size} cannot be rotated: change width or head_dim"
+        )
     if cfg.init == "zero" and cfg.tied:
         raise ValueError("init='zero' starts the output head at zero, which is no embedding: set tied=False")
     if cfg.global_every is not None and cfg.window is None:
@@ -172,5 +183,10 @@ def check(cfg: Config) -> None:
     if cfg.chunk is not None and not (cfg.trained and cfg.chunk < cfg.trained):
         raise ValueError(f"chunk={cfg.chunk} must be less than trained={cfg.trained}, the length of the training")
     cfg.law.check(cfg.vocab)
-    if cfg.stop is not None and not 0 <= cfg.stop < cfg.vocab:
-        raise ValueError(f"stop={cfg.stop}: give a token, 0..{cfg.vocab - 1}")
+    check_stops(cfg.stops, cfg.vocab)
+
+
+def check_stops(stops: tuple[int, ...] | None, vocab: int) -> None:
+    """Raise ValueError unless these are one or more tokens, or None."""
+    if stops is not None and not (stops and all(0 <= token < vocab for token in stops)):
+        raise ValueError(f"stop={', '.join(map(str, stops)) or '()'}: give tokens, 0..{vocab - 1}")

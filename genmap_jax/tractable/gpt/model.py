@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -23,7 +22,7 @@ from genmap_jax.keys import example_keys
 from genmap_jax.objectives import exact_likelihood
 from genmap_jax.optim import optimizer
 from genmap_jax.samplers import decoding
-from genmap_jax.shapes import expect
+from genmap_jax.shapes import expect, expect_label, known_within
 from genmap_jax.tractable.gpt.config import SAMPLING, Config, check
 from genmap_jax.tractable.gpt.network import GPT, Cache
 
@@ -48,13 +47,11 @@ def logits(
         the values are known (outside of compiled code), tokens or labels outside their range.
     """
     expect((None, None), tokens=tokens)
-    if label is not None:
-        expect((len(tokens),), label=label)
     if segments is not None:
         expect(tokens.shape, segments=segments)
     _check_length(cfg, "tokens", tokens.shape[1])
     check_tokens(cfg, tokens)
-    check_label(cfg, label)
+    expect_label(label, len(tokens), cfg.classes)
     return cast(Array, GPT(cfg).apply({"params": params}, tokens, label, segments))
 
 
@@ -88,7 +85,7 @@ def empty_cache(cfg: Config, n: int, length: int | None = None) -> Cache:
     length = cfg.length if length is None else length
     _check_length(cfg, "the cache", length)
     rooms = [min(length, cfg.of_layer(i).window or cfg.length) for i in range(cfg.layers)]
-    zeros = lambda room: jnp.zeros((n * cfg.groups, room, cfg.width // cfg.heads), cfg.dtype)  # noqa: E731
+    zeros = lambda room: jnp.zeros((n * cfg.groups, room, cfg.head_size), cfg.dtype)  # noqa: E731
     return [(zeros(room), zeros(room)) for room in rooms]
 
 
@@ -117,7 +114,9 @@ def prefill(
 
 def check_tokens(cfg: Config, tokens: Array | np.ndarray) -> None:
     """Raise ValueError for known tokens outside the vocabulary, which an embedding lookup would take for others."""
-    if not _within(tokens, cfg.vocab):
+    if not jnp.issubdtype(jnp.result_type(tokens), jnp.integer):
+        raise ValueError(f"tokens are {jnp.result_type(tokens)}: give integers, 0..{cfg.vocab - 1}")
+    if not known_within(tokens, cfg.vocab):
         raise ValueError(
             f"tokens {np.min(tokens)} to {np.max(tokens)} do not fit vocab={cfg.vocab}: give 0..{cfg.vocab - 1}"
         )
@@ -125,19 +124,7 @@ def check_tokens(cfg: Config, tokens: Array | np.ndarray) -> None:
 
 def check_label(cfg: Config, label: Array | np.ndarray | None) -> None:
     """Raise ValueError for a label that is missing or too much, or known and outside of the classes."""
-    if label is not None and cfg.classes is None:
-        raise ValueError("label must be None: this GPT is unconditional; give no labels, or set classes")
-    if label is None and cfg.classes is not None:
-        raise ValueError(f"this GPT is conditional, classes={cfg.classes}: give a label for each string")
-    if label is not None and cfg.classes is not None and not _within(label, cfg.classes):
-        raise ValueError(f"label holds values outside 0..{cfg.classes - 1}, the classes={cfg.classes} of this GPT")
-
-
-def _within(values: Array | np.ndarray, size: int) -> bool:
-    """Whether all values are in 0..size-1; values not known yet, while tracing, pass."""
-    if isinstance(values, jax.core.Tracer) or not np.size(values):
-        return True
-    return 0 <= np.min(values) and np.max(values) < size
+    expect_label(label, None, cfg.classes)
 
 
 def _check_length(cfg: Config, name: str, length: int) -> None:
@@ -155,6 +142,8 @@ def _check_length(cfg: Config, name: str, length: int) -> None:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a GPT to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
+    if batch_size % cfg.accumulate:
+        raise ValueError(f"batch_size={batch_size} does not divide into accumulate={cfg.accumulate} parts")
     tx = optimizer(cfg.optim, batch_size)
 
     def init(key, batch):
@@ -163,7 +152,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def observed(batch):
         """The arguments of `log_prob`."""
         example = batch[cfg.space.field]
-        expect((None, *cfg.space.shape), **{cfg.space.field: example})
+        cfg.space.expect(**{cfg.space.field: example})
         tokens = example if cfg.shape is None else example.reshape(-1, cfg.length).astype(jnp.int32)
         return tokens, None if cfg.classes is None else batch["label"], batch.get("segments")
 
@@ -175,9 +164,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         check_cond(cfg.reads, n, cond)
         model = decoding_step(cfg, averaged(state), cond and cond["label"])
         drawn = decoding.decode(
-            model, empty_cache(cfg, n), cfg.length, keys=example_keys(key, n), adjust=cfg.law, stop=cfg.stop
+            model, empty_cache(cfg, n), cfg.length, keys=example_keys(key, n), adjust=cfg.law, stop=cfg.stops
         )
-        return drawn if cfg.shape is None else drawn.reshape(n, *cfg.shape).astype(jnp.uint8)
+        return drawn if cfg.shape is None else jnp.where(drawn < 0, jnp.nan, drawn).reshape(n, *cfg.shape)
 
     def trajectory(state, key, n, cond, frames):
         """The strings as they grow, zeros where nothing is drawn yet."""

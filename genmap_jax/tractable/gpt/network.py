@@ -54,7 +54,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array, cache: tuple[Array, Array] | None, at: At):  # [B, T, D]
         cfg = self.cfg
-        batch, tokens, groups, d = *x.shape[:2], cfg.groups, cfg.width // cfg.heads
+        batch, tokens, groups, d = *x.shape[:2], cfg.groups, cfg.head_size
         qkv = _dense(cfg, (cfg.heads + 2 * groups) * d, "qkv")(x)
         qkv = jnp.transpose(qkv.reshape(batch, tokens, -1, d), (0, 2, 1, 3))  # [B, H + 2 G, T, d]
         q, k, v = jnp.split(qkv, [cfg.heads, cfg.heads + groups], axis=1)
@@ -93,7 +93,7 @@ class Attention(nn.Module):
                 same, before, earlier = (scaled_scores(q, k) for q in queries)
                 scores = jnp.where(apart == 0, same, jnp.where(apart == 1, before, earlier))
             y = attend(scores, v, mask)
-        y = jnp.transpose(y.reshape(batch, cfg.heads, tokens, d), (0, 2, 1, 3)).reshape(x.shape)
+        y = jnp.transpose(y.reshape(batch, cfg.heads, tokens, d), (0, 2, 1, 3)).reshape(batch, tokens, -1)
         return _dense(cfg, cfg.width, "out")(y), cache
 
 
