@@ -5,7 +5,8 @@
 
 Expect 2.825 bits/dim on test data, an estimate (with `--seeds 3`: 2.8251 2.8257 2.8251; standard error over images
 0.017). It is an estimate, with an error of each sign: log Z comes from annealed importance sampling, which errs on the
-low side, and dequantisation errs on the high side. The interval of a card holds the error of log Z too. Samples are Langevin chains of 2,000 steps from noise.
+low side, and dequantisation errs on the high side. The interval of a card holds the error of log Z too. Samples are
+Langevin chains of 2,000 steps from noise.
 
 Differs from the paper: Langevin dynamics at temperature 1 (Nijkamp et al. 2020, https://arxiv.org/abs/1903.12370),
 so that samples follow the trained energy; a fully connected network with Fourier features; one chain for each place in
