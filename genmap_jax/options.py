@@ -16,6 +16,7 @@ not a range is given.
 import dataclasses
 import math
 import numbers
+import sys
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -49,6 +50,8 @@ Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 
+LARGEST = sys.float_info.max
+"""No float is larger; neither NaN nor infinity is at most this, and no whole number overflows in the comparison."""
 WORDS = {int: "a whole number", float: "a finite number", str: "a text that is not empty", bool: "True or False"}
 
 
@@ -82,7 +85,7 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if kind is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
     if kind is str:
         return isinstance(value, str) and value.strip() != ""
     return isinstance(value, kind) if kind in (bool, Path, NoneType) else True

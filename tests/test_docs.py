@@ -173,7 +173,7 @@ def launched(words: list[str], monkeypatch) -> None:
 
 
 def python_command(words: list[str], monkeypatch) -> None:
-    assert words[0].startswith("experiments/"), words
+    assert words[0].startswith(("experiments/", "tests/")), words
     experiment_command(words[0], words[1:], monkeypatch)
 
 

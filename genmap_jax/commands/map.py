@@ -13,8 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
+
+from genmap_jax.algorithm import like_batch
 from genmap_jax.commands import executors
 from genmap_jax.commands.measure import card_is_current, check_samples
+from genmap_jax.flops import flops
 from genmap_jax.lock import lock
 from genmap_jax.report.page import write_page
 from genmap_jax.run import runs
@@ -24,7 +28,7 @@ from genmap_jax.run.runs import Script
 
 TOY = "toy/gaussians8"
 """What `--data toy` means."""
-OVERHEAD = 0.6
+OVERHEAD = 0.9
 """Minutes of a run beside training, on two cores: start, compilation, likelihood, samples, the card."""
 LEAST = 0.05
 """Minutes of training that every run has."""
@@ -63,26 +67,29 @@ def make_map(
     executor: str = "local",
     flags: Sequence[str] = (),
 ) -> int:
-    """Run what is not finished, the shortest training first, and write the page after every run.
+    """Run what is not finished, the least work first, and write the page after every run.
 
     Returns 0, or the exit code of a run that stopped.
 
-    budget: minutes of the whole map; each run trains for an equal share of what `OVERHEAD` leaves of it.
+    budget: minutes of the whole map; each run trains for an equal share of what `OVERHEAD` leaves of it. What a run
+        leaves unspent is shared among those after it, where they run one after another.
     samples, features: what to measure, and with what. flags: further flags of the experiments.
     executor: "local" runs one after another; "slurm" submits them and returns; "ray" runs them on a cluster.
     """
     check_samples(samples)
-    shortest_first = sorted(scripts, key=lambda script: script.config.steps * script.config.batch_size)
-    jobs = [(script, seed) for seed in range(seeds) for script in shortest_first]
+    jobs = [(script, seed) for seed in range(seeds) for script in sorted(scripts, key=work)]
     folders = [workdir / (s.path.stem if seeds == 1 else f"{s.path.stem}-seed{seed}") for s, seed in jobs]
-    minutes = max(LEAST, budget / len(jobs) - OVERHEAD)
     law = ["--data", TOY if data == "toy" else data] if data.startswith("toy") else []
     measuring = ["--features", features, "--measured-samples", str(samples)]
-    commands = [
-        [str(script.path), "--workdir", str(folder), "--budget", f"{minutes:.3g}", "--seed", str(seed)]
-        + [*law, *measuring, *flags]
-        for (script, seed), folder in zip(jobs, folders, strict=True)
-    ]
+
+    def command(i: int, minutes: float) -> list[str]:
+        """That of run i, with so many minutes of training."""
+        (script, seed), folder = jobs[i], folders[i]
+        about = ["--workdir", str(folder), "--budget", f"{minutes:.3g}", "--seed", str(seed)]
+        return [str(script.path), *about, *law, *measuring, *flags]
+
+    equal = training_minutes(budget, len(jobs))
+    commands = [command(i, equal) for i in range(len(jobs))]
     page = workdir / "map.html"
     current = lambda folder: card_is_current(folder, samples, features)  # noqa: E731
     with lock(workdir), stoppable():
@@ -95,45 +102,58 @@ def make_map(
             write_page([folder for folder in folders if current(folder)], page)
             print(f"\nThe map: {page}")
             return code
-        print(f"{len(jobs)} runs, {minutes:.2g} min of training each. The page, from the first run on: {page}",
-              flush=True)  # fmt: skip
-        return _one_after_another(commands, folders, page, current, 60.0 * budget / len(jobs))
+        print(
+            f"{len(jobs)} runs, {equal:.2g} min of training each. The page, from the first run on: {page}", flush=True
+        )
+        return _one_after_another(command, folders, page, current, budget)
+
+
+def work(script: Script) -> int:
+    """Floating-point operations of the whole training of an experiment."""
+    cfg = script.config
+    algorithm = script.family.algorithm(cfg.model, batch_size=cfg.batch_size)
+    key, batch = jax.random.key(0), like_batch(algorithm.reads, cfg.batch_size)
+    return cfg.steps * flops(algorithm.step, jax.eval_shape(algorithm.init, key, batch), batch, key)
+
+
+def training_minutes(left: float, runs_left: int) -> float:
+    """Minutes of training of the next run, of the minutes left for all that are not done."""
+    return max(LEAST, left / runs_left - OVERHEAD)
 
 
 def _one_after_another(
-    commands: Sequence[Sequence[str]],
+    command: Callable[[int, float], list[str]],
     folders: Sequence[Path],
     page: Path,
     current: Callable[[Path], bool],
-    planned: float,
+    budget: float,
 ) -> int:
-    """Run what is not `current` yet, here, and write the page after each. planned: seconds of a run."""
-    began, ran = time.monotonic(), 0
-    measured = [folder for folder in folders if current(folder)]
-    write_page(measured, page, waiting=[folder.name for folder in folders if folder not in measured])
-    for i, (command, folder) in enumerate(zip(commands, folders, strict=True)):
-        if current(folder):
-            continue
-        left = remaining_seconds(len(folders) - i, ran, time.monotonic() - began, planned)
-        print(f"[{i + 1}/{len(folders)}] {folder.name}, about {left / 60:.0f} min remain", flush=True)
-        code = executors.run_here(command)
+    """Run what is not `current` yet, here, and write the page after each. budget: minutes of all folders together."""
+    waiting = [i for i, folder in enumerate(folders) if not current(folder)]
+    budget *= len(waiting) / len(folders)
+    began = time.monotonic()
+    write_page([f for f in folders if current(f)], page, waiting=[folders[i].name for i in waiting])
+    for done, i in enumerate(list(waiting)):
+        spent = (time.monotonic() - began) / 60.0
+        remain = remaining_minutes(len(waiting), done, spent, budget)
+        print(f"[{i + 1}/{len(folders)}] {folders[i].name}, about {remain:.0f} min remain", flush=True)
+        code = executors.run_here(command(i, training_minutes(budget - spent, len(waiting))))
         if code:
-            print(f"{folder.name} stopped with exit code {code}; run the same command again to go on", file=sys.stderr)
+            name = folders[i].name
+            print(f"{name} stopped with exit code {code}; run the same command again to go on", file=sys.stderr)
             return code
-        ran += 1
-        waiting = [later.name for later in folders[i + 1 :]]
-        left = remaining_seconds(len(waiting), ran, time.monotonic() - began, planned)
-        there = [done for done in folders if done.name not in waiting or current(done)]
-        if waiting:
-            write_page(there, page, waiting=waiting, remaining_seconds=left)
-    write_page(folders, page)
+        waiting.remove(i)
+        remain = remaining_minutes(len(waiting), done + 1, (time.monotonic() - began) / 60.0, budget)
+        there = [folder for j, folder in enumerate(folders) if j not in waiting]
+        names = [folders[j].name for j in waiting]
+        write_page(there, page, waiting=names, remaining_seconds=60.0 * remain if names else None)
     print(f"\nThe map: {page}")
     return FINISHED
 
 
-def remaining_seconds(runs_left: int, ran: int, elapsed: float, planned: float) -> float:
-    """By the mean time of the runs so far; before the first one, by the seconds planned for each."""
-    return runs_left * (elapsed / ran if ran else planned)
+def remaining_minutes(runs_left: int, done: int, spent: float, budget: float) -> float:
+    """By the mean time of the runs so far, at most what is left of the budget; before the first one, all of it."""
+    return min(runs_left * spent / done, max(0.0, budget - spent)) if done else budget
 
 
 def evaluated(paths: list[Path]) -> list[Path]:

@@ -114,6 +114,8 @@ class Observer:
         measured = self.measure(run)
         self.finished[run.folder] = run
         if jax.process_index() == 0:
+            if why := measured.card.get("samples_why"):
+                log.warning("no samples were measured: %s", why)
             arrays: dict[str, Any] = {"nats": measured.nats, "generated": measured.generated}
             np.savez_compressed(run.folder / "measured.npz", **{k: v for k, v in arrays.items() if v is not None})
         return measured.card

@@ -14,6 +14,7 @@ import tqdm
 from genmap_jax import places
 from genmap_jax.algorithm import check_cond
 from genmap_jax.commands.measure import Observer, as_batch, held_out_conditions, save_picture
+from genmap_jax.lock import lock
 from genmap_jax.run import config as configs
 from genmap_jax.run import opening
 from genmap_jax.run.logs import NonFinite
@@ -65,11 +66,11 @@ def sample(
     try:
         drawn = batches()
         first = list(itertools.islice(drawn, -(-SHOWN // observer.size)))  # before anything is written
-        out.mkdir(parents=True, exist_ok=True)
-        write_arrays(out / "samples.npz", test.field, itertools.chain(first, drawn), n)
+        with lock(out, wait=True):
+            write_arrays(out / "samples.npz", test.field, itertools.chain(first, drawn), n)
+            picture = save_picture(np.concatenate(first)[:SHOWN], out / "samples", test)
     except NonFinite as error:
         raise ValueError(str(error)) from error
-    picture = save_picture(np.concatenate(first)[:SHOWN], out / "samples", test)
     return f"{n} samples of {run.config.name} at step {run.step}: {out / 'samples.npz'}, {picture}"
 
 

@@ -52,7 +52,7 @@ class Observer(Protocol):
         """Every `eval_every` steps; what it returns is logged."""
 
     def draw(self, run: Run) -> None:
-        """Every `sample_every` steps."""
+        """Every `sample_every` steps. Raises NonFinite for samples that are not finite."""
 
     def finish(self, run: Run) -> dict[str, Any]:
         """After the last step; what it returns is result.json."""
@@ -231,8 +231,8 @@ def train(
                             row |= {"steps_per_second": (step - mark_step) / elapsed}
                             if evaluate and not run.failed:
                                 row |= observer.validate(run.at(step, part))
-                            if sample and not run.failed:
-                                observer.draw(run.at(step, part))
+                            if sample:
+                                run.draw(observer, step, part)
                             run.write(step, row)
                         if stop or save:
                             waits_for(f"step {step} to be saved")
@@ -315,6 +315,15 @@ class _Member:
             return
         try:
             self.interval.add(step, metrics)
+        except logs.NonFinite as error:
+            self._fail(error)
+
+    def draw(self, observer: Observer, step: int, state: Any) -> None:
+        """Pictures of samples. A run whose samples are not finite ends, alone or beside others that go on."""
+        if self.failed:
+            return
+        try:
+            observer.draw(self.at(step, state))
         except logs.NonFinite as error:
             self._fail(error)
 

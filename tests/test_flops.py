@@ -1,0 +1,72 @@
+"""Counts of operations against closed forms; the map orders and shortens its runs by them."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from genmap_jax.commands import map as mapping
+from genmap_jax.flops import flops
+from genmap_jax.run.runs import read_experiment
+
+A, B = jnp.ones((5, 3)), jnp.ones((3, 7))
+IMAGE, KERNEL = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def conv(x, kernel, **options):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "expected"),
+    [
+        (jnp.dot, (A, B), 2 * 5 * 3 * 7),
+        (lambda a, b: jnp.sin(a) @ b, (A, B), 2 * 5 * 3 * 7),
+        (jax.vmap(jnp.dot, in_axes=(None, 0)), (A, jnp.ones((4, 3, 7))), 4 * 2 * 5 * 3 * 7),
+        (jax.jit(lambda a, b: a @ b), (A, B), 2 * 5 * 3 * 7),
+        (jax.grad(lambda a, b: jnp.square(a @ b).sum(), argnums=(0, 1)), (A, B), 3 * 2 * 5 * 3 * 7),
+        (conv, (IMAGE, KERNEL), 2 * (3 * 3 * 4) * (2 * 8 * 8 * 6)),
+        (
+            lambda x, k: conv(x, k, feature_group_count=2),
+            (IMAGE, jnp.ones((3, 3, 2, 6))),
+            2 * 3 * 3 * 2 * 2 * 8 * 8 * 6,
+        ),
+        (lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, None, length=11)[0], (jnp.eye(4),), 11 * 2 * 4**3),
+        (lambda x: jax.lax.fori_loop(0, 11, lambda _, c: c @ c, x), (jnp.eye(4),), 11 * 2 * 4**3),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, lambda x: x @ x, lambda x: x, x), (jnp.eye(4),), 2 * 4**3),
+        (jax.checkpoint(lambda a, b: a @ b), (A, B), 2 * 5 * 3 * 7),
+    ],
+)
+def test_counts_are_those_of_closed_forms(function, args, expected):
+    assert flops(function, *args) == expected
+    assert flops(function, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)) == expected
+
+
+def test_work_of_an_experiment_grows_with_its_steps_and_width():
+    script = read_experiment(EXPERIMENTS / "vae_digits.py")
+    config = script.config
+    twice = script._replace(config=type(config)(**{**vars(config), "steps": 2 * config.steps}))
+    assert mapping.work(twice) == 2 * mapping.work(script) > 10**9
+    assert mapping.work(script) < mapping.work(read_experiment(EXPERIMENTS / "gpt_digits.py"))
+
+
+def test_a_map_keeps_to_its_budget_and_passes_on_what_is_left():
+    """Eight runs of which some need less than their share: together at most the budget, later ones get more."""
+    needed, overhead, budget = [0.2, 0.7, 0.8, 1.3, 2.3, 0.7, 0.7, 2.0], 0.95, 15.0
+    spent, given = 0.0, []
+    for i, need in enumerate(needed):
+        given.append(mapping.training_minutes(budget - spent, len(needed) - i))
+        spent += min(need, given[-1]) + overhead
+    assert spent <= budget + 0.1
+    assert given[-1] > 1.5 * given[0]
+    assert mapping.training_minutes(0.5, 4) == mapping.LEAST
+
+
+def test_remaining_minutes_are_within_the_budget():
+    assert mapping.remaining_minutes(8, 0, 0.0, 15.0) == 15.0
+    assert mapping.remaining_minutes(6, 2, 2.0, 15.0) == 6.0
+    assert mapping.remaining_minutes(6, 2, 10.0, 15.0) == 5.0
