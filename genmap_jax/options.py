@@ -85,7 +85,8 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if kind is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return real and -LARGEST <= value <= LARGEST
     if kind is str:
         return isinstance(value, str) and value.strip() != ""
     return isinstance(value, kind) if kind in (bool, Path, NoneType) else True
