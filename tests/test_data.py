@@ -763,5 +763,5 @@ def test_several_processes_may_prepare_at_once(tmp_path):
     runs = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE) for _ in range(4)]
     outputs = {run.communicate(timeout=120)[0] for run in runs}
     assert all(run.returncode == 0 for run in runs) and len(outputs) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["arrays", "digits"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "arrays", "digits"]
     assert len(list((tmp_path / "arrays").iterdir())) == 1
