@@ -439,7 +439,7 @@ def test_preparing_again(raw, tmp_path, rng, capsys):
         with pytest.raises(ValueError, match="prepared from other files"):
             data.prepare("mine", None, raw, **change)
     assert before == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["mine"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".lock", "mine"]
 
 
 def test_names_and_folders_that_will_not_do(raw, tmp_path):
