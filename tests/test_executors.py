@@ -49,13 +49,13 @@ CHILD = """
 import os, signal, sys, time
 from genmap_jax.run.preemption import end_with_parent, stoppable
 with stoppable():
-    if sys.argv[1] == "late":  # the parent is gone before the child looks for it
-        print(os.getpid(), flush=True)
-        sys.stdin.readline()
-    end_with_parent()
-    if sys.argv[1] == "soon":
-        print(os.getpid(), flush=True)
     try:
+        if sys.argv[1] == "late":  # the parent is gone before the child looks for it
+            print(os.getpid(), flush=True)
+            sys.stdin.readline()
+        end_with_parent()
+        if sys.argv[1] == "soon":
+            print(os.getpid(), flush=True)
         time.sleep(600)
     finally:
         open(sys.argv[2], "w").write("saved")
