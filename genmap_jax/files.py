@@ -38,7 +38,7 @@ AGAIN = {
 def write_text(path: Path, text: str) -> None:
     """Write a file; a reader, and whoever comes after a kill, sees the old one or the new one, never a part."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

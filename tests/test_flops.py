@@ -1,5 +1,8 @@
 """Counts of operations against closed forms; the map orders and shortens its runs by them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -64,6 +67,23 @@ def test_a_map_keeps_to_its_budget_and_passes_on_what_is_left():
     assert spent <= budget + 0.1
     assert given[-1] > 1.5 * given[0]
     assert mapping.training_minutes(0.5, 4) == mapping.LEAST
+
+
+def test_the_process_of_a_map_leaves_the_accelerator_to_its_runs(tmp_path):
+    """It counts work on the CPU whatever JAX_PLATFORMS says; here that names a platform which is not there."""
+    code = f"""
+from pathlib import Path
+import jax
+from genmap_jax.commands import executors, map
+ran = []
+executors.run_here = lambda command: ran.append(Path(command[0]).stem) or 9
+scripts = map.members(Path({str(EXPERIMENTS)!r}), "digits", "gpt,vae")
+code = map.make_map(scripts, Path("w"), data="digits", budget=1.0, seeds=1, samples=100, features="own")
+print(code, ran, jax.devices()[0].platform)
+"""
+    env = os.environ | {"JAX_PLATFORMS": "cuda", "PYTHONPATH": str(EXPERIMENTS.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["9 ['vae_digits'] cpu"], done.stdout + done.stderr
 
 
 def test_remaining_minutes_are_within_the_budget():

@@ -62,7 +62,7 @@ def ablate(cfg: Experiment, family: Family, ablations: Ablations, launch: Launch
         if code not in (FINISHED, NON_FINITE):
             return code
         summary = collect(workdir, cfg, {name: ablations.get(name, {}) for name in variants}, folders, also.features)
-    print(f"\n{(workdir / 'table.txt').read_text()}\nReproduce: {summary['command']}\nRun folders: {workdir}")
+    print(f"\n{table(summary)}\n\nReproduce: {summary['command']}\nRun folders: {workdir}")
     return code
 
 

@@ -177,10 +177,8 @@ class Observer:
         """
         parts, seconds = [], 0.0
         batches = -(-count // self.size)
-        order = (
-            [0, *range(batches)] if timed and batches == 1 and not self._drew else range(batches)
-        )  # the first one compiles
-        for i in order:
+        again = timed and batches == 1 and not self._drew  # the first one compiles
+        for i in [0] * again + list(range(batches)):
             rows = np.arange(i * self.size, (i + 1) * self.size) % count
             some = None if cond is None else {name: np.asarray(values)[rows] for name, values in cond.items()}
             began = time.perf_counter()
@@ -312,9 +310,8 @@ def held_out_conditions(run: Run, count: int, rows: np.ndarray | None = None) ->
     if len(run.algorithm.reads) == 1:
         return None
     test = run.sources["test"]
-    where = test.spaced(count)
-    chosen = np.resize(where, count) if rows is None else where[rows % len(where)]
-    return conditions(run.algorithm.reads, test.take(chosen))
+    where, rows = test.spaced(count), np.arange(count) if rows is None else rows
+    return conditions(run.algorithm.reads, test.take(where[rows % len(where)]))
 
 
 def modes(law: toy.Density, generated: np.ndarray, seed: int) -> dict[str, Number]:

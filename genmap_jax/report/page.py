@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from genmap_jax.files import write_text
 from genmap_jax.report import charts
 from genmap_jax.report.comparison import bodies, columns
 from genmap_jax.report.findings import CLEAR_FACTOR, comparable, findings
@@ -33,9 +34,7 @@ def write_page(
         write_tables(report, path.with_name("numbers"))
         if report.groups:
             write_map(report.groups, path.with_name("map"))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(_render(report, waiting, remaining_seconds), encoding="utf-8")
-    temporary.replace(path)  # whoever reads it meanwhile sees the old page or the new one
+    write_text(path, _render(report, waiting, remaining_seconds))
     return path
 
 
