@@ -22,7 +22,7 @@ from genmap_jax.flops import flops
 from genmap_jax.lock import lock
 from genmap_jax.report.page import write_page
 from genmap_jax.run import runs
-from genmap_jax.run.launch import FINISHED
+from genmap_jax.run.launch import FINISHED, Launch, start_devices
 from genmap_jax.run.preemption import stoppable
 from genmap_jax.run.runs import Script
 
@@ -77,7 +77,7 @@ def make_map(
     executor: "local" runs one after another; "slurm" submits them and returns; "ray" runs them on a cluster.
     """
     check_samples(samples)
-    jobs = [(script, seed) for seed in range(seeds) for script in sorted(scripts, key=work)]
+    jobs = [(script, seed) for seed in range(seeds) for script in scripts]
     folders = [workdir / (s.path.stem if seeds == 1 else f"{s.path.stem}-seed{seed}") for s, seed in jobs]
     law = ["--data", TOY if data == "toy" else data] if data.startswith("toy") else []
     measuring = ["--features", features, "--measured-samples", str(samples)]
@@ -89,23 +89,28 @@ def make_map(
         return [str(script.path), *about, *law, *measuring, *flags]
 
     equal = training_minutes(budget, len(jobs))
-    commands = [command(i, equal) for i in range(len(jobs))]
+    equal_shares = [command(i, equal) for i in range(len(jobs))]
     page = workdir / "map.html"
     current = lambda folder: card_is_current(folder, samples, features)  # noqa: E731
     with lock(workdir), stoppable():
         if executor == "slurm":
-            job = executors.submit_to_slurm(commands, workdir)
+            job = executors.submit_to_slurm(equal_shares, workdir)
             print(f"submitted job {job} of {len(jobs)} runs; when they are done, the page: genmap map {workdir}")
             return FINISHED
         if executor == "ray":
-            code = max(executors.run_on_ray(commands))
+            code = max(executors.run_on_ray(equal_shares))
             write_page([folder for folder in folders if current(folder)], page)
             print(f"\nThe map: {page}")
             return code
         print(
             f"{len(jobs)} runs, {equal:.2g} min of training each. The page, from the first run on: {page}", flush=True
         )
-        return _one_after_another(command, folders, page, current, budget)
+        todo = [i for i, folder in enumerate(folders) if not current(folder)]
+        write_page([f for f in folders if current(f)], page, waiting=[folders[i].name for i in todo])
+        start_devices(Launch(platform="cpu"))  # this process starts runs and leaves the accelerator to them
+        cost = {script.path: work(script) for script in {jobs[i][0].path: jobs[i][0] for i in todo}.values()}
+        todo.sort(key=lambda i: (jobs[i][1], cost[jobs[i][0].path]))
+        return _one_after_another(todo, command, folders, page, budget * len(todo) / len(jobs))
 
 
 def work(script: Script) -> int:
@@ -122,30 +127,27 @@ def training_minutes(left: float, runs_left: int) -> float:
 
 
 def _one_after_another(
+    todo: Sequence[int],
     command: Callable[[int, float], list[str]],
     folders: Sequence[Path],
     page: Path,
-    current: Callable[[Path], bool],
     budget: float,
 ) -> int:
-    """Run what is not `current` yet, here, and write the page after each. budget: minutes of all folders together."""
-    waiting = [i for i, folder in enumerate(folders) if not current(folder)]
-    budget *= len(waiting) / len(folders)
+    """Run those of these numbers, here, and write the page after each. budget: minutes of all of them together."""
     began = time.monotonic()
-    write_page([f for f in folders if current(f)], page, waiting=[folders[i].name for i in waiting])
-    for done, i in enumerate(list(waiting)):
-        spent = (time.monotonic() - began) / 60.0
-        remain = remaining_minutes(len(waiting), done, spent, budget)
-        print(f"[{i + 1}/{len(folders)}] {folders[i].name}, about {remain:.0f} min remain", flush=True)
-        code = executors.run_here(command(i, training_minutes(budget - spent, len(waiting))))
+    for done, i in enumerate(todo):
+        name, later, spent = folders[i].name, todo[done + 1 :], (time.monotonic() - began) / 60.0
+        remain = remaining_minutes(len(todo) - done, done, spent, budget)
+        print(
+            f"[{len(folders) - len(todo) + done + 1}/{len(folders)}] {name}, about {remain:.0f} min remain", flush=True
+        )
+        code = executors.run_here(command(i, training_minutes(budget - spent, len(todo) - done)))
         if code:
-            name = folders[i].name
             print(f"{name} stopped with exit code {code}; run the same command again to go on", file=sys.stderr)
             return code
-        waiting.remove(i)
-        remain = remaining_minutes(len(waiting), done + 1, (time.monotonic() - began) / 60.0, budget)
-        there = [folder for j, folder in enumerate(folders) if j not in waiting]
-        names = [folders[j].name for j in waiting]
+        remain = remaining_minutes(len(later), done + 1, (time.monotonic() - began) / 60.0, budget)
+        there = [folder for j, folder in enumerate(folders) if j not in later]
+        names = [folders[j].name for j in later]
         write_page(there, page, waiting=names, remaining_seconds=60.0 * remain if names else None)
     print(f"\nThe map: {page}")
     return FINISHED
