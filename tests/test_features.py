@@ -47,6 +47,7 @@ def digits(folder):
 # ---- the classifier of the data itself -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_own_classifier_reads_digits(digits):
     """At least 96 % on validation, as it says itself, and on test, which it never saw. Seen: 99.5 and 98.7 %."""
     assert digits.name == "own64" and digits.accuracy >= 0.96
@@ -507,6 +508,7 @@ def test_efficientnet_agrees_with_its_package():
     assert logits.argmax(1).tolist() == [442, 985]  # ImageNet's "bell cote" and "daisy"
 
 
+@pytest.mark.slow
 def test_efficientnet_extractor(folder, monkeypatch):
     """16 components for the 500 held-out digits, fitted once, and enough to tell the classes."""
     pytest.importorskip("torch", reason="reads the weights; in the extra parity")
@@ -577,6 +579,7 @@ def test_inception_agrees_with_torch_fidelity(tmp_path, monkeypatch):
         np.testing.assert_allclose(value, reference_value, atol=1e-4 * np.abs(reference_value).max())
 
 
+@pytest.mark.slow
 def test_inception_extractor(tmp_path):
     pytest.importorskip("torch", reason="writes .pth; in the extra parity")
     path: Path = tmp_path / "pt_inception.pth"

@@ -115,6 +115,7 @@ def test_what_lies_beside_a_card(vae):
     assert result["likelihood"] == card(vae)["likelihood"]
 
 
+@pytest.mark.slow
 def test_a_gan_has_no_likelihood(gan):
     it = card(gan)
     assert it["likelihood"] is None and not (gan / "evaluation" / "nats.npy").exists()
@@ -316,6 +317,7 @@ def test_a_budget_that_suffices_changes_nothing():
 # ---- the map ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_map_resumes_and_measures_only_what_is_new(tmp_path):
     command = [sys.executable, "-m", "genmap_jax.commands.cli", "map", "--only", "vae", "--workdir", tmp_path]
     command += ["--seeds", "2", "--samples", "40", "--", "--steps", "3", "--eval-examples", "40"]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from variants import chosen
 
 from genmap_jax.implicit import score as family
 from genmap_jax.keys import example_keys
@@ -24,7 +25,7 @@ from genmap_jax.samplers.predictor_corrector import predictor_corrector, prior_s
 from genmap_jax.spaces import Space, images, vectors
 
 NAMES = {VP: "vp", SubVP: "subvp", VE: "ve"}
-SDES = pytest.mark.parametrize("sde", [VP(), SubVP(), VE()], ids=["vp", "subvp", "ve"])
+SDES = pytest.mark.parametrize("sde", chosen([VP(), SubVP(), VE()], [VP()]), ids=["vp", "subvp", "ve"])
 
 
 @pytest.fixture
@@ -217,6 +218,7 @@ def test_likelihood_of_a_mixture_in_float32():
     assert jnp.abs(nats - truth).mean() <= 2e-3
 
 
+@pytest.mark.slow
 def test_hutchinson_is_an_unbiased_mean_over_probes():
     """256 repetitions at one point, D = 8: bias within 3 SE; 16 probes have 1/4 the spread of one; stderr says so."""
     sde, rng = VP(), np.random.default_rng(0)
@@ -235,7 +237,7 @@ def test_hutchinson_is_an_unbiased_mean_over_probes():
     np.testing.assert_allclose(jnp.sqrt((stderr**2).mean()), sixteen.std(), rtol=0.2)
 
 
-@pytest.mark.parametrize("sde, shape", [("vp", (2, 1, 1)), ("subvp", (2,)), ("ve", (2,))])
+@pytest.mark.parametrize("sde, shape", chosen([("vp", (2, 1, 1)), ("subvp", (2,)), ("ve", (2,))], [("subvp", (2,))]))
 def test_untrained_model_is_the_standard_normal(sde, shape):
     """The network starts at zero, so eps_hat is that of N(0, I): log_prob in closed form, in units of the batch."""
     levels = 64
@@ -308,7 +310,7 @@ def test_every_sampler_of_diffusion_samples_a_score(sde, name, steps):
     looks_like_four(np.array(x))
 
 
-@pytest.mark.parametrize("name, steps", [("vp", 2), ("subvp", 3), ("ve", 3)])
+@pytest.mark.parametrize("name, steps", chosen([("vp", 2), ("subvp", 3), ("ve", 3)], [("ve", 3)]))
 def test_few_steps_end_in_finite_samples(name, steps):
     """Two or three steps from T to t_sample, over four orders of magnitude of noise, of a fresh model."""
     cfg = family.Config(vectors(2), sde=name, width=8, blocks=1, sample_steps=steps, eta=0.5, churn=1.0)
@@ -427,6 +429,7 @@ def test_unet_is_ddpmpp():
     assert 61.75e6 < count < 61.85e6
 
 
+@pytest.mark.slow
 def test_unet_tiny():
     """Shape, and a finite gradient that reaches input and embedding of every example."""
     net = UNet(3, width=4, channel_mult=(1, 2), blocks=1, attention=())

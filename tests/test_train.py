@@ -81,6 +81,7 @@ def test_a_run_folder_is_complete(tmp_path):
     assert result["steps"] == 12 and result["samples_per_second"] > 0 and result["parameters"] > 0
 
 
+@pytest.mark.slow
 def test_a_longer_run_continues_bit_exactly(tmp_path):
     """8 steps and then 12 equal 12 at once: state and logged metrics."""
     run(tmp_path / "whole")
@@ -244,6 +245,7 @@ def table(folder: Path, cfg: Experiment, ablations: dict, seeds: int, **also) ->
     return command(cfg, vae.FAMILY, ablations, launch, Also(ablation="all" if ablations else None, seeds=seeds, **also))
 
 
+@pytest.mark.slow
 def test_seeds_in_one_program_are_the_runs_of_those_seeds(tmp_path):
     """Seeds 0 and 1 in one program equal `--seed 0` and `--seed 1` (SGD, 1e-4 relative on the likelihood)."""
     cfg = config.replace(TINY, {"model.optim": Optim(name="sgd", lr=1e-2, clip=0.0), "steps": 5})
