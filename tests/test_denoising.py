@@ -28,12 +28,6 @@ HIGH, LOW = 10.0, -10.0
 NAMES = list(COORDINATES)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def keys_of(seed, n):
     return example_keys(jax.random.key(seed), n)
 

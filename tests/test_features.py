@@ -60,6 +60,7 @@ def test_own_classifier_reads_digits(digits):
         assert split == "test" or right == digits.accuracy
 
 
+@pytest.mark.slow
 def test_own_features_separate_classes(digits):
     """On held-out digits, the mean of the right class is the nearest of ten for at least 95 % of features."""
     known, asked = take("validation"), take("test")

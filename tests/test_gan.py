@@ -60,6 +60,7 @@ def test_logistic_critic_is_the_log_density_ratio():
     assert jnp.abs(d - 2.0 * GRID)[inside].max() <= 0.05
 
 
+@pytest.mark.slow
 def test_relativistic_critic_is_the_log_density_ratio_up_to_a_constant():
     d, _ = best_critic("relativistic")
     inside = jnp.abs(GRID) <= 2.0

@@ -476,11 +476,12 @@ def test_a_conditional_model_is_a_density_for_every_label():
     ),
 )
 def test_scan_and_remat_change_nothing(name, how):
-    """Loss to 1e-6, gradients to 1e-6 of the largest, from one tree of parameters."""
+    """Loss to 1e-6, gradients to 1e-6 of the largest, from one tree of parameters, as ordinary runs compile them."""
     cfg = shaped(name, vocab=17, length=16, layers=3, width=32)
     params, tokens = perturbed(cfg, 0.1), tokens_of(cfg, 4)
     loss = lambda cfg, params: -log_prob(cfg, params, tokens).mean()  # noqa: E731
-    run = jax.jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
+    ordinary = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+    run = jax.jit(jax.value_and_grad(loss, argnums=1), static_argnums=0, compiler_options=ordinary)
     value, grads = run(cfg, params)
     other, others = run(dataclasses.replace(cfg, **how), params)
     np.testing.assert_allclose(other, value, rtol=1e-6)

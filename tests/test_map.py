@@ -239,6 +239,7 @@ def test_one_damaged_run_does_not_hide_the_others(vae, tmp_path, capsys):
     assert "vae_digits" in text and f"damaged: {tmp_path / 'broken' / 'result.json'}" in text and "1 run(s)" in text
 
 
+@pytest.mark.slow
 def test_compare_pairs_the_test_examples(vae, workdir, capsys):
     longer = finished("vae_digits", workdir / "vae_longer", steps=240)
     evaluate_run(longer, EXPERIMENTS, samples=100)

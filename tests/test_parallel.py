@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from variants import chosen
 
 from genmap_jax import parallel
 from genmap_jax.keys import example_keys
@@ -47,7 +48,7 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize("family", [*families.named(FAMILIES), pytest.param("cgan", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", chosen([*FAMILIES, "cgan"], ["vae", "gan_vectors"]))
 def test_one_device_equals_eight(family, monkeypatch):
     """1e-5 on metrics and on every leaf of the state, under pmap, mesh and mesh with sharded parameters."""
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 16)  # so that tiny parameters are sharded at all

@@ -86,6 +86,7 @@ def test_dual_chunk_attention_against_its_distance_matrix():
     np.testing.assert_allclose(y[0], jnp.concatenate(heads, -1) @ params["out"]["kernel"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dual_chunk_attention_is_attention_within_one_chunk():
     cfg = gpt.Config(vocab=11, length=12, layers=2, heads=2, width=16, **gpt.LLAMA)
     params = gpt.GPT(cfg).init(jax.random.key(0), jnp.zeros((1, 12), jnp.int32))["params"]

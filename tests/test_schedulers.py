@@ -21,12 +21,6 @@ SHAPE = (2, 1, 4, 4)  # diffusers wants images; ours does not care
 TRAIN = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def network(xp, z, level):
     """A fixed nonlinear function that both sides take for the network. level: a number that tells the noise."""
     return xp.tanh(2.0 * z + level) - 0.3 * z

@@ -28,12 +28,6 @@ NAMES = {VP: "vp", SubVP: "subvp", VE: "ve"}
 SDES = pytest.mark.parametrize("sde", chosen([VP(), SubVP(), VE()], [VP()]), ids=["vp", "subvp", "ve"])
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 class Mixture(NamedTuple):
     weights: np.ndarray  # [K]
     means: np.ndarray  # [K, D]
