@@ -5,13 +5,12 @@ from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time of a test is compilation. Less optimised machine code computes the same.
-flags = "--xla_backend_optimization_level=1"
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 # The default suite (launch/test.sh) takes half of that time, with no optimisation and without the newer of the two code
 # generators that XLA has for CPUs, which a few large programs of the whole suite need. XLA ends at a flag that it does
 # not know, so these are for the versions of jaxlib that were tried.
 if os.environ.get("GENMAP_QUICK_TESTS") and version("jaxlib").startswith(("0.10.", "0.11.", "0.12.")):
-    flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}"
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import pytest
