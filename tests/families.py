@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from variants import chosen
 
 from genmap_jax.algorithm import Algorithm, Cond, Family, conditions, like_batch
 from genmap_jax.approximate import diffusion, ebm, latent_diffusion, vae
@@ -179,4 +179,4 @@ QUICK = ("gpt", "vae", "ebm_vectors", "diffusion", "score_vectors", "gan_vectors
 
 def named(names: Iterable[str] = tuple(FAMILIES)) -> list:
     """Names of families as parameters of a test, those that are not quick marked as slow."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+    return chosen(names, QUICK)

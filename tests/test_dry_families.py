@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from variants import chosen
 
 from genmap_jax.commands import cli
 from genmap_jax.commands.experiment import run
@@ -83,7 +84,7 @@ def test_it_resumes_bit_for_bit(trained, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("placement", ["pmap", pytest.param("mesh", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("placement", chosen(["pmap", "mesh"], ["pmap"]))
 def test_eight_devices_are_one(trained, tmp_path, placement):
     name, folder = trained
     script = read_experiment(EXPERIMENTS / f"{name}.py")

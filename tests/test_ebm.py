@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from variants import chosen
 
 from genmap_jax.algorithm import averaged
 from genmap_jax.approximate import ebm
@@ -23,7 +24,7 @@ from genmap_jax.spaces import Space, images, vectors
 # ---- chains ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("eps", [pytest.param(0.3, marks=pytest.mark.slow), 0.5])
+@pytest.mark.parametrize("eps", chosen([0.3, 0.5], [0.5]))
 def test_stationary_variance_on_a_standard_normal(eps):
     """ULA has variance 1 / (1 - eps^2 / 4), MALA 1, both to 1 % (four standard errors): started far from either."""
     chains, dims, steps = 20_000, 16, round(14 / eps**2)

@@ -108,7 +108,8 @@ def make_map(
         todo = [i for i, folder in enumerate(folders) if not current(folder)]
         write_page([f for f in folders if current(f)], page, waiting=[folders[i].name for i in todo])
         start_devices(Launch(platform="cpu"))  # this process starts runs and leaves the accelerator to them
-        cost = {script.path: work(script) for script in {jobs[i][0].path: jobs[i][0] for i in todo}.values()}
+        waiting = {jobs[i][0].path: jobs[i][0] for i in todo}  # each script once, whatever its seeds
+        cost = {path: work(script) for path, script in waiting.items()}
         todo.sort(key=lambda i: (jobs[i][1], cost[jobs[i][0].path]))
         return _one_after_another(todo, command, folders, page, budget * len(todo) / len(jobs))
 
@@ -137,11 +138,10 @@ def _one_after_another(
     began = time.monotonic()
     for done, i in enumerate(todo):
         name, later, spent = folders[i].name, todo[done + 1 :], (time.monotonic() - began) / 60.0
-        remain = remaining_minutes(len(todo) - done, done, spent, budget)
-        print(
-            f"[{len(folders) - len(todo) + done + 1}/{len(folders)}] {name}, about {remain:.0f} min remain", flush=True
-        )
-        code = executors.run_here(command(i, training_minutes(budget - spent, len(todo) - done)))
+        left = len(todo) - done
+        remain = remaining_minutes(left, done, spent, budget)
+        print(f"[{len(folders) - left + 1}/{len(folders)}] {name}, about {remain:.0f} min remain", flush=True)
+        code = executors.run_here(command(i, training_minutes(budget - spent, left)))
         if code:
             print(f"{name} stopped with exit code {code}; run the same command again to go on", file=sys.stderr)
             return code
