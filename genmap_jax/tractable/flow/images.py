@@ -1,0 +1,127 @@
+"""What flows of images are made of: squeeze, the multi-scale split with a learned prior, convolutional conditioners.
+
+Dinh et al. 2017, "Real NVP" (arXiv:1605.08803), section 3.6; Kingma & Dhariwal 2018, "Glow" (arXiv:1807.03039).
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from genmap_jax.algorithm import Array
+from genmap_jax.tractable.flow.bijection import Bijection, inverted
+from genmap_jax.tractable.flow.coupling import Elementwise
+
+
+def squeeze() -> Bijection:
+    """[B, H, W, C] -> [B, H/2, W/2, 4 C]: every square of 2 x 2 pixels becomes the channels of one.
+
+    Raises ValueError for sides that are odd.
+    """
+
+    def forward(params, x, cond):
+        return space_to_depth(x), jnp.zeros(len(x), x.dtype)
+
+    def inverse(params, y, cond):
+        b, h, w, c = y.shape
+        x = y.reshape(b, h, w, 2, 2, c // 4).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, c // 4)
+        return x, jnp.zeros(b, y.dtype)
+
+    return Bijection(lambda key, x, cond: {}, forward, inverse)
+
+
+def unsqueeze() -> Bijection:
+    """The opposite of `squeeze`."""
+    return inverted(squeeze())
+
+
+def with_squeezed_condition(bijection: Bijection) -> Bijection:
+    """The same map, given a condition [B, H, W, C] that is squeezed as its input was."""
+    return Bijection(
+        lambda key, x, cond: bijection.init(key, x, space_to_depth(cond)),
+        lambda params, x, cond: bijection.forward(params, x, space_to_depth(cond)),
+        lambda params, y, cond: bijection.inverse(params, y, space_to_depth(cond)),
+    )
+
+
+def space_to_depth(x: Array) -> Array:
+    """[B, H, W, C] -> [B, H/2, W/2, 4 C]. Raises ValueError for sides that are odd."""
+    b, h, w, c = x.shape
+    if h % 2 or w % 2:
+        raise ValueError(f"an image of {h} x {w} cannot be squeezed: both sides must be even; use fewer levels")
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).swapaxes(2, 3).reshape(b, h // 2, w // 2, 4 * c)
+
+
+def split_off(elementwise: Elementwise, network: Callable[[int], nn.Module], rest: Bijection) -> Bijection:
+    """Half of the channels become latents here, the others go through `rest`: y is (latents, y of the rest).
+
+    The split-off half is given a law by the half that stays, through `elementwise` with parameters from `network`: the
+    learned prior of Glow. Its latents are standard normal like all others, so that the whole remains one bijection.
+    Raises ValueError for an odd number of channels.
+    """
+
+    def halves(x):
+        if x.shape[-1] % 2:
+            raise ValueError(
+                f"{x.shape[-1]} channels cannot be split in two halves: squeeze first, or use fewer levels"
+            )
+        return jnp.split(x, 2, axis=-1)
+
+    def raw(params, stays, off):
+        out = network(off.shape[-1] * elementwise.parameters).apply({"params": params}, stays, None)
+        return out.reshape(*off.shape, elementwise.parameters)
+
+    def init(key, x, cond):
+        stays, off = halves(x)
+        prior = network(off.shape[-1] * elementwise.parameters).init(key, stays, None)["params"]
+        return {"prior": prior, "rest": rest.init(key, stays, cond)}
+
+    def forward(params, x, cond):
+        stays, off = halves(x)
+        z, log_slope = elementwise.forward(raw(params["prior"], stays, off), off)
+        y, logdet = rest.forward(params["rest"], stays, cond)
+        return (z, y), logdet + log_slope.reshape(len(x), -1).sum(-1)
+
+    def inverse(params, y, cond):
+        z, y = y
+        stays, logdet = rest.inverse(params["rest"], y, cond)
+        off, log_slope = elementwise.inverse(raw(params["prior"], stays, z), z)
+        return jnp.concatenate([stays, off], axis=-1), logdet + log_slope.reshape(len(z), -1).sum(-1)
+
+    return Bijection(init, forward, inverse)
+
+
+# ---- conditioners ----------------------------------------------------------------------------------------------------
+
+
+class ConvNetwork(nn.Module):
+    """The conditioner of Glow: 3x3, 1x1 and 3x3 convolutions with ReLU, output starting at zero.
+
+    A condition [B, C] is told to every position; one [B, H, W, C] is stacked on the channels.
+    """
+
+    width: int
+    """Hidden channels."""
+    outputs: int
+    """Channels put out."""
+
+    @nn.compact
+    def __call__(self, x, cond):  # [B, H, W, c] -> [B, H, W, outputs]
+        if cond is not None:
+            if cond.ndim == 2:
+                cond = jnp.broadcast_to(cond[:, None, None, :], (*x.shape[:3], cond.shape[-1]))
+            x = jnp.concatenate([x, cond], axis=-1)
+        h = nn.relu(nn.Conv(self.width, (3, 3))(x))
+        h = nn.relu(nn.Conv(self.width, (1, 1))(h))
+        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros)(h)
+
+
+class ConvPrior(nn.Module):
+    """One 3x3 convolution that starts at zero: what the half that stays says of the half that is split off."""
+
+    outputs: int
+    """Channels put out."""
+
+    @nn.compact
+    def __call__(self, x, cond):  # [B, H, W, c] -> [B, H, W, outputs]
+        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros)(x)

@@ -1,0 +1,128 @@
+"""Continuous flows: a linear field in closed form, both solvers, both gradients, Hutchinson's estimate of the trace.
+
+Numbers 7 and 8 of the proofs of normalizing flows. The network is replaced by a known field where the answer is known.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from genmap_jax.spaces import vectors
+from genmap_jax.tractable.flow import continuous
+from genmap_jax.tractable.flow.bijection import log_normal
+
+A = np.random.default_rng(0).normal(size=(4, 4)) / 2
+CFG = continuous.Config(space=vectors(4), width=16, blocks=1, steps=16)
+
+
+@pytest.fixture
+def linear_field(monkeypatch):
+    """dx/dt = A x, with the matrix as the parameter."""
+    monkeypatch.setattr(continuous, "velocity", lambda cfg, params, x, t: x @ params.T)
+    return jnp.asarray(A, jnp.float32)
+
+
+def random_flow(scale=0.3):
+    x = jax.random.normal(jax.random.key(0), (8, 4))
+    params = continuous.Velocity(CFG).init(jax.random.key(1), x, jnp.zeros(8))["params"]
+    rng = np.random.default_rng(1)
+    return x, jax.tree.map(lambda p: p + jnp.asarray(scale * rng.normal(size=p.shape), p.dtype), params)
+
+
+@pytest.mark.parametrize("solver", ["adaptive", "fixed"])
+def test_linear_field_is_the_matrix_exponential(linear_field, solver):
+    """The map equals expm(A) and the log-determinant tr(A), within 1e-5, in both directions."""
+    cfg = dataclasses.replace(CFG, solver=solver, tol=1e-6, steps=32)
+    x = jax.random.normal(jax.random.key(0), (5, 4))
+    z = np.asarray(x) @ scipy.linalg.expm(A).T
+    exact = log_normal(jnp.asarray(z)) + np.trace(A)
+    got, _ = continuous.log_density(cfg, linear_field, jax.random.split(jax.random.key(1), 5), x)
+    np.testing.assert_allclose(got, exact, atol=2e-5)
+    np.testing.assert_allclose(continuous.generate(cfg, linear_field, jnp.asarray(z, jnp.float32)), x, atol=2e-5)
+
+
+def test_error_falls_with_the_fourth_power_of_the_step(linear_field):
+    """Halving the step of Runge-Kutta divides its error by 2^4, in float64."""
+    with jax.enable_x64(True):
+        matrix, x = jnp.asarray(A), jnp.asarray(np.random.default_rng(2).normal(size=(3, 4)))
+        z = x @ scipy.linalg.expm(A).T
+        error = [
+            float(jnp.abs(continuous.path(dataclasses.replace(CFG, steps=n), matrix, x, None)[0] - z).max())
+            for n in (4, 8, 16)
+        ]
+    np.testing.assert_allclose(np.log2(np.divide(error[:-1], error[1:])), 4.0, atol=0.3)
+
+
+def test_adaptive_and_fixed_agree_on_a_network():
+    x, params = random_flow()
+    keys = jax.random.split(jax.random.key(2), 8)
+    fixed, _ = continuous.log_density(dataclasses.replace(CFG, solver="fixed", steps=64), params, keys, x)
+    adaptive, _ = continuous.log_density(dataclasses.replace(CFG, tol=1e-6), params, keys, x)
+    np.testing.assert_allclose(fixed, adaptive, atol=1e-4)
+
+
+def test_there_and_back():
+    x, params = random_flow()
+    for cfg in (dataclasses.replace(CFG, tol=1e-6), dataclasses.replace(CFG, solver="fixed", steps=64)):
+        z, *_ = continuous.path(dataclasses.replace(CFG, steps=64), params, x, None)
+        np.testing.assert_allclose(continuous.generate(cfg, params, z), x, atol=1e-4)
+
+
+def test_adjoint_gradients_are_those_of_back_propagation():
+    """Within 1e-4 of the largest gradient, of the log-density by parameters and by data, at 64 steps."""
+    x, params = random_flow()
+
+    def loss(params, x, gradient):
+        z, change, kinetic, rows = continuous.path(
+            dataclasses.replace(CFG, gradient=gradient, steps=64), params, x, None
+        )
+        return (log_normal(z) + change + 0.1 * kinetic + 0.1 * rows).mean()
+
+    a, b = (jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(params, x, g) for g in ("backprop", "adjoint"))
+    a, b = (jax.flatten_util.ravel_pytree(tree)[0] for tree in (a, b))
+    assert float(jnp.abs(a).max()) > 1e-2
+    np.testing.assert_allclose(b, a, atol=1e-4 * float(jnp.abs(a).max()))
+
+
+@pytest.mark.parametrize("law", ["rademacher", "gaussian"])
+def test_hutchinson_is_unbiased_and_probes_are_averaged(linear_field, law):
+    """The mean of 4,096 probes is within three standard errors of the exact trace (a sum over probes would be 4,096
+    times as large); with k probes in one estimate its variance is that of one, divided by k."""
+    draw = {
+        "rademacher": lambda key, shape: jax.random.rademacher(key, shape, jnp.float32),
+        "gaussian": jax.random.normal,
+    }
+    x = jnp.ones((1, 4))
+
+    def estimates(probes, count):
+        vectors = draw[law](jax.random.key(3), (count, probes, 1, 4))
+        one = lambda e: continuous.dynamics(CFG, linear_field, e)((x, None, None, None), 0.0)[1][0]  # noqa: E731
+        return np.asarray(jax.vmap(one)(vectors))
+
+    single, four = estimates(1, 4096), estimates(4, 4096)
+    for found in (single, four):
+        assert abs(found.mean() - np.trace(A)) <= 3 * found.std() / math.sqrt(4096)
+    np.testing.assert_allclose(four.var() / single.var(), 0.25, rtol=0.15)
+
+
+def test_rademacher_probes_have_no_variance_for_a_diagonal_jacobian(monkeypatch):
+    monkeypatch.setattr(continuous, "velocity", lambda cfg, params, x, t: x * params[None])
+    diagonal = jnp.array([0.5, -1.0, 2.0, 0.1])
+    probes = continuous.rademacher(jax.random.split(jax.random.key(0), 64), 1, 4)
+    _, divergence, _, _ = continuous.dynamics(CFG, diagonal, probes)((jnp.ones((64, 4)), None, None, None), 0.0)
+    np.testing.assert_allclose(divergence, diagonal.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"steps": 0}, "steps=0"), ({"tol": 0.0}, "tol=0"), ({"kinetic": -1.0}, "kinetic=-1")],
+)
+def test_refusals_name_the_field(changes, named):
+    with pytest.raises(ValueError, match=named):
+        continuous.algorithm(dataclasses.replace(CFG, **changes), batch_size=8)
