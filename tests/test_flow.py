@@ -56,7 +56,8 @@ def test_inverse_after_training():
 
 @pytest.mark.slow
 def test_affine_flow_reaches_the_entropy_of_a_gaussian():
-    """Known optimum: an affine flow on a full-covariance Gaussian of 4 dimensions, negative log-likelihood within 1e-3."""
+    """Known optimum: an affine flow on a full-covariance Gaussian of 4 dimensions, negative log-likelihood within
+    1e-3."""
     a = np.random.default_rng(0).normal(size=(4, 4)) / 2 + np.eye(4)
     steps = 1500
     optim = Optim(lr=1e-2, decay=steps * 1024, final=0.0)
@@ -107,7 +108,8 @@ def bound(dequantise, draws=4000):
 
 
 def test_uniform_dequantisation_is_a_bound_with_the_known_gap():
-    """Below log P(v) for every one of 81 images; the gap is that of the closed form within 0.04, four standard errors of the mean of draws, and not zero."""
+    """Below log P(v) for every one of 81 images; the gap is that of the closed form within 0.04, four standard errors
+    of the mean of draws, and not zero."""
     exact = cell_probability()[np.asarray(all_images()).reshape(81, 4)].sum(1)
     got = bound(functools.partial(dequantisation.uniform, TINY))
     # E_u[log N(x; 0, s)] + log(2 / 3) of a cell from a to b: -(b^3 - a^3) / (3 (b - a)) / (2 s^2) + constants
@@ -121,7 +123,7 @@ def exact_posterior():
     """The bijection whose inverse maps noise to the logit of u ~ p(u | v) under N(0, 0.6^2), by the normal CDF."""
 
     def inverse(params, eps, grid):
-        cell = jnp.round((grid + 1.0)).astype(jnp.int32)  # grid -1, 0, 1 -> 0, 1, 2
+        cell = jnp.round(grid + 1.0).astype(jnp.int32)  # grid -1, 0, 1 -> 0, 1, 2
         low = (2.0 * cell / 3.0 - 1.0) / 0.6
         high = (2.0 * (cell + 1) / 3.0 - 1.0) / 0.6
         cdf = jax.scipy.special.ndtr

@@ -1,4 +1,4 @@
-"""Bijections as records of pure functions, and how they compose: the language in which the flows of this folder are written.
+"""Bijections as records of pure functions, and how they compose: what the flows of this folder are written in.
 
 A flow is an invertible map f from data x to latents z = f(x) of a known law. By the change of variables
 

@@ -17,7 +17,6 @@ Differs from the papers: a residual network modulated by sinusoids of t; classic
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -41,11 +40,11 @@ from genmap_jax.algorithm import (
     init_state,
     minimise,
 )
-from genmap_jax.choices import check_choices
 from genmap_jax.keys import example_keys
 from genmap_jax.nn.mlp import MLP
 from genmap_jax.nn.unet import sinusoidal
 from genmap_jax.optim import Optim, optimizer
+from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
 from genmap_jax.samplers import ode
 from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.shapes import expect
@@ -63,11 +62,11 @@ class Config:
 
     space: Space
     """Space of one example: vectors."""
-    width: int = 64
+    width: Count = 64
     """Hidden units of the velocity."""
-    blocks: int = 2
+    blocks: Natural = 2
     """Residual blocks of the velocity."""
-    steps: int = 16
+    steps: Count = 16
     """Runge-Kutta steps of training, and of the solver "fixed"."""
     gradient: Literal["backprop", "adjoint"] = "backprop"
     """How training differentiates the solution: through its steps, each of which is computed a second time, or by the
@@ -75,21 +74,21 @@ class Config:
     training_divergence: Literal["exact", "hutchinson"] = "exact"
     """The divergence in training: exact costs as many products with the Jacobian as there are dimensions, hutchinson
     one for each probe."""
-    kinetic: float = 0.0
+    kinetic: NotNegative = 0.0
     """Weight of the mean of |v|^2 along the path, per dimension, in nats (RNODE: 0.01): straight paths."""
-    jacobian: float = 0.0
+    jacobian: NotNegative = 0.0
     """Weight of the mean of |J e|^2 over probes e along the path, per dimension (RNODE: 0.01): a smooth velocity."""
     optim: Optim = Optim()
     """How parameters are updated."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """Half-life of the average of the parameters in examples; None is no average."""
     solver: Literal["adaptive", "fixed"] = "adaptive"
     """The solver of likelihoods and samples: Dormand and Prince's with error control, or as in training."""
     divergence: Literal["exact", "hutchinson"] = "exact"
     """The divergence of likelihoods."""
-    probes: int = 1
+    probes: Count = 1
     """Probes per example of "hutchinson", which are averaged."""
-    tol: float = 1e-5
+    tol: Positive = 1e-5
     """Relative and absolute tolerance of the adaptive solver."""
 
 
@@ -227,17 +226,9 @@ def generate(cfg: Config, params: Params, z: Array) -> Array:
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
-    check_choices(cfg)
+    check_options(cfg)
     if cfg.space.image:
         raise ValueError(f"space.shape={cfg.space.shape}: this flow is of vectors; for images take glow or diffusion")
-    for name in ("width", "steps", "probes"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)}: give at least 1")
-    for name in ("kinetic", "jacobian"):
-        if not (math.isfinite(getattr(cfg, name)) and getattr(cfg, name) >= 0):
-            raise ValueError(f"{name}={getattr(cfg, name)}: give a finite weight of at least 0")
-    if not cfg.tol > 0:
-        raise ValueError(f"tol={cfg.tol}: give a tolerance above 0")
 
 
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:

@@ -3,7 +3,6 @@
 A model of this folder builds one `Bijection` from its configuration; everything else about it is here.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import jax

@@ -1,13 +1,14 @@
 """From the density of real numbers to the probability of integers: uniform and variational dequantisation.
 
-Integers v of an image are hidden in unit cells: x = 2 (v + u) / levels - 1 with noise u in [0, 1)^D. For any law q(u | v)
+Integers v of an image are hidden in unit cells: x = 2 (v + u) / levels - 1 with noise u in [0, 1)^D. For any law q(u |
+v)
 
     log P(v) >= E_q[ log p(x) + log_cell - log q(u | v) ],                                                    (1)
 
 log_cell = log volume of a cell in units of x (Theis et al. 2016, arXiv:1511.01844, eq. 3; Ho et al. 2019, "Flow++",
-arXiv:1902.00275, eq. 12). q is uniform, or a flow of its own (variational): then the gap is KL(q || p(u | v)), zero when
-q is the exact posterior. With K draws of u the mean of the K ratios inside of the logarithm is a tighter bound (Burda et
-al. 2016), which every family of this project computes in `objectives.elbo.importance_bound`.
+arXiv:1902.00275, eq. 12). q is uniform, or a flow of its own (variational): then the gap is KL(q || p(u | v)), zero
+when q is the exact posterior. With K draws of u the mean of the K ratios inside of the logarithm is a tighter bound
+(Burda et al. 2016), which every family of this project computes in `objectives.elbo.importance_bound`.
 """
 
 from typing import NamedTuple
@@ -36,7 +37,8 @@ def uniform(space: Space, v: Array, keys: Key) -> Dequantised:
 
 
 def variational(space: Space, noise: Bijection, params: Params, v: Array, keys: Key) -> Dequantised:
-    """u = sigmoid(t), with t the inverse of standard normal noise under the bijection `noise`, given v as its condition.
+    """u = sigmoid(t), with t the inverse of standard normal noise under the bijection `noise`, given v as its
+    condition.
 
     v [B, H, W, C] as a batch holds it, keys [B].
     """

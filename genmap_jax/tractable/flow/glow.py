@@ -18,8 +18,8 @@ import dataclasses
 from typing import Literal
 
 from genmap_jax.algorithm import Algorithm, Family
-from genmap_jax.choices import check_choices
 from genmap_jax.optim import Optim
+from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling as layers
 from genmap_jax.tractable.flow import images, linear
@@ -33,11 +33,11 @@ class Config:
 
     space: Space
     """Space of one example: images whose sides divide by 2 to the number of levels."""
-    levels: int = 2
+    levels: Count = 2
     """The number of scales; each halves the sides. The paper has 3 on CIFAR-10."""
-    depth: int = 4
+    depth: Count = 4
     """The number of steps (actnorm, 1x1 convolution, coupling) of each level; 32 in the paper."""
-    width: int = 64
+    width: Count = 64
     """Hidden channels of a conditioner; 512 in the paper."""
     transform: Literal["affine", "spline"] = "affine"
     """The elementwise map of couplings: a scale and a shift, or a rational-quadratic spline."""
@@ -46,44 +46,39 @@ class Config:
     actnorm: bool = True
     """Every step begins with a scale and shift that normalise the first batch. The last map of the flow does so in any
     case: it is the learned prior of the last level."""
-    bins: int = 4
+    bins: Count = 4
     """Bins of a spline."""
-    box: float = 4.0
+    box: Positive = 4.0
     """Splines act on [-box, box]; outside they are the identity."""
     dequantisation: Dequantisation = "uniform"
     """The law of the noise within a grey level: uniform, or a flow of its own that is given the image."""
-    noise_depth: int = 2
+    noise_depth: Count = 2
     """The number of steps of the flow of variational dequantisation."""
     reversible: bool = False
     """Back-propagation recomputes activations from outputs instead of storing them: memory is flat in depth."""
-    classes: int = 0
+    classes: Natural = 0
     """The number of classes of a conditional flow, which reads the label of a batch; 0 is unconditional."""
     optim: Optim = Optim()
     """How parameters are updated."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """Half-life of the average of the parameters in examples; None is no average."""
-    draws: int = 16
+    draws: Count = 16
     """Draws of the dequantisation noise for one likelihood in evaluation; more give a tighter bound."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """Standard deviation of the latents that are sampled; 1 samples the model itself, the paper shows 0.7."""
 
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
-    check_choices(cfg)
+    check_options(cfg)
     if not cfg.space.image:
         raise ValueError(f"space.shape={cfg.space.shape}: Glow is of images; for vectors take the spline flow")
-    for name in ("levels", "depth", "width", "bins", "draws", "noise_depth"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)}: give at least 1")
     if any(side % 2**cfg.levels for side in cfg.space.shape[:2]):
         raise ValueError(
             f"levels={cfg.levels} needs images whose sides divide by {2**cfg.levels}, not {cfg.space.shape}: "
             "use fewer levels"
         )
-    if not cfg.box > 0:
-        raise ValueError(f"box={cfg.box}: splines need a box of positive width")
 
 
 def steps(cfg: Config, channels: int, depth: int) -> Bijection:
@@ -108,7 +103,8 @@ def flow(cfg: Config) -> Bijection:
 
 
 def noise(cfg: Config) -> Bijection | None:
-    """The flow of variational dequantisation, from the noise's logits [B, H, W, C] given the image; None for uniform."""
+    """The flow of variational dequantisation, from the noise's logits [B, H, W, C] given the image; None for
+    uniform."""
     if cfg.dequantisation == "uniform":
         return None
     inner = steps(dataclasses.replace(cfg, reversible=False), 4 * cfg.space.shape[-1], cfg.noise_depth)

@@ -31,10 +31,14 @@ def actnorm() -> Bijection:
         return {"shift": flat.mean(0), "log_std": jnp.log(jnp.maximum(flat.std(0), SMALLEST_STD))}
 
     def forward(params, x, cond):
-        return (x - _row(params["shift"], x)) * jnp.exp(-_row(params["log_std"], x)), _everywhere(-params["log_std"].sum(), x)
+        return (x - _row(params["shift"], x)) * jnp.exp(-_row(params["log_std"], x)), _everywhere(
+            -params["log_std"].sum(), x
+        )
 
     def inverse(params, y, cond):
-        return y * jnp.exp(_row(params["log_std"], y)) + _row(params["shift"], y), _everywhere(params["log_std"].sum(), y)
+        return y * jnp.exp(_row(params["log_std"], y)) + _row(params["shift"], y), _everywhere(
+            params["log_std"].sum(), y
+        )
 
     return Bijection(init, forward, inverse)
 
@@ -77,8 +81,14 @@ def permutation(order: Sequence[int]) -> Bijection:
     back = np.argsort(order)
     return Bijection(
         init=lambda key, x, cond: {},
-        forward=lambda params, x, cond: (jnp.take(x, jnp.asarray(order, jnp.int32), axis=-1), jnp.zeros(len(x), x.dtype)),
-        inverse=lambda params, y, cond: (jnp.take(y, jnp.asarray(back, jnp.int32), axis=-1), jnp.zeros(len(y), y.dtype)),
+        forward=lambda params, x, cond: (
+            jnp.take(x, jnp.asarray(order, jnp.int32), axis=-1),
+            jnp.zeros(len(x), x.dtype),
+        ),
+        inverse=lambda params, y, cond: (
+            jnp.take(y, jnp.asarray(back, jnp.int32), axis=-1),
+            jnp.zeros(len(y), y.dtype),
+        ),
     )
 
 

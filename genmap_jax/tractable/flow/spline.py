@@ -5,8 +5,8 @@ layers; with affine maps instead of splines, MAF (Papamakarios et al. 2017, arXi
 
     data -> [ actnorm, permutation, LU matrix, coupling or autoregressive layer ] x layers -> N(0, I)
 
-Differs from the papers: actnorm instead of batch normalisation, also in front, so that data of any size fit into the box
-of the splines; slopes of splines are bounded (see `splines`).
+Differs from the papers: actnorm instead of batch normalisation, also in front, so that data of any size fit into the
+box of the splines; slopes of splines are bounded (see `splines`).
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from genmap_jax.algorithm import Algorithm, Family
-from genmap_jax.choices import check_choices
 from genmap_jax.optim import Optim
+from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling as layers
 from genmap_jax.tractable.flow import linear
@@ -30,7 +30,7 @@ class Config:
 
     space: Space
     """Space of one example: vectors of at least two dimensions."""
-    layers: int = 6
+    layers: Count = 6
     """The number of couplings or autoregressive layers."""
     kind: Literal["coupling", "autoregressive", "inverse_autoregressive"] = "coupling"
     """How a layer is conditioned. A coupling is fast in both directions, an autoregressive layer (MAF) in that of the
@@ -41,37 +41,32 @@ class Config:
     """What mixes the features between layers: a permutation and an LU-parametrised matrix, or a permutation alone."""
     actnorm: bool = True
     """Every layer begins with a scale and shift that normalise the first batch. The first one does in any case."""
-    width: int = 64
+    width: Count = 64
     """Hidden units of a conditioner."""
-    blocks: int = 2
+    blocks: Natural = 2
     """Residual blocks of a conditioner."""
-    bins: int = 8
+    bins: Count = 8
     """Bins of a spline."""
-    box: float = 4.0
+    box: Positive = 4.0
     """Splines act on [-box, box]; outside they are the identity."""
-    classes: int = 0
+    classes: Natural = 0
     """The number of classes of a conditional flow, which reads the label of a batch; 0 is unconditional."""
     optim: Optim = Optim()
     """How parameters are updated."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """Half-life of the average of the parameters in examples; None is no average."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """Standard deviation of the latents that are sampled; 1 samples the model itself."""
 
 
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
-    check_choices(cfg)
+    check_options(cfg)
     if cfg.space.image:
         raise ValueError(f"space.shape={cfg.space.shape}: this flow is of vectors; for images take glow")
     if cfg.space.dims < 2:
         raise ValueError(f"space.shape={cfg.space.shape}: a flow of couplings needs at least 2 dimensions")
-    if not cfg.box > 0:
-        raise ValueError(f"box={cfg.box}: splines need a box of positive width")
-    for name in ("layers", "width", "bins"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)}: give at least 1")
 
 
 def flow(cfg: Config) -> Bijection:

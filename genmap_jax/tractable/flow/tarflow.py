@@ -6,14 +6,15 @@ whose layers are whole transformers, with the order of the patches reversed from
     z_i = (x_i - m_i) exp(-s_i),    (m_i, s_i) = transformer(x_1 ... x_{i-1}),    (m_1, s_1) = 0                  eq. 3
 
 The density takes one pass. Sampling has to find the patches from the first to the last, in one of three ways with the
-same result: `sequential` runs the whole transformer for every patch; `cached` keeps keys and values in a cache of static
-size and runs it on one patch at a time; `jacobi` guesses a group of patches at once and corrects the guess until it does
-not move any more, group after group, on the same cache (Gauss-Seidel-Jacobi; Song et al. 2021, arXiv:2002.03629).
+same result: `sequential` runs the whole transformer for every patch; `cached` keeps keys and values in a cache of
+static size and runs it on one patch at a time; `jacobi` guesses a group of patches at once and corrects the guess until
+it does not move any more, group after group, on the same cache (Gauss-Seidel-Jacobi; Song et al. 2021,
+arXiv:2002.03629).
 
 For samples the paper trains on images with Gaussian noise (`noise_std`) and takes the noise away with the score of the
-model, x + noise_std^2 grad log p(x) (Tweedie; eq. 8), and guides classes by (1 + w) f(label) - w f(none), with w growing
-along the patches. For likelihoods it trains on uniformly dequantised images, noise_std=0. `log_prob` always measures
-the bound on the integers, which is loose for a model of noisy images.
+model, x + noise_std^2 grad log p(x) (Tweedie; eq. 8), and guides classes by (1 + w) f(label) - w f(none), with w
+growing along the patches. For likelihoods it trains on uniformly dequantised images, noise_std=0. `log_prob` always
+measures the bound on the integers, which is loose for a model of noisy images.
 
 Differs from the paper: scales are bounded by a tanh; positions and classes enter the first layer only; the order of
 patches is that of rows.
@@ -21,16 +22,16 @@ patches is that of rows.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from genmap_jax.algorithm import Algorithm, Array, Family, Params
-from genmap_jax.choices import check_choices
 from genmap_jax.nn.attention import attend, causal_mask, scaled_scores
 from genmap_jax.optim import Optim
+from genmap_jax.options import Count, Natural, NotNegative, Positive, Range, check_options
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling
 from genmap_jax.tractable.flow.bijection import Bijection, chain
@@ -47,37 +48,37 @@ class Config:
 
     space: Space
     """Space of one example: images whose sides divide by `patch`."""
-    patch: int = 2
+    patch: Count = 2
     """Side of a patch in pixels; a patch is one token."""
-    flows: int = 4
+    flows: Count = 4
     """The number of transformers after one another; 8 in the paper."""
-    layers: int = 2
+    layers: Count = 2
     """Attention layers of each transformer; 8 in the paper."""
-    width: int = 128
+    width: Count = 128
     """Width of a token; 768 in the paper."""
-    heads: int = 2
+    heads: Count = 2
     """Attention heads of a layer."""
-    classes: int = 0
+    classes: Natural = 0
     """The number of classes of a conditional flow, which reads the label of a batch; 0 is unconditional."""
-    drop_label: float = 0.1
+    drop_label: Annotated[float, Range(0, below=1)] = 0.1
     """The share of training examples whose label is hidden, so that sampling can be guided."""
-    noise_std: float = 0.0
+    noise_std: NotNegative = 0.0
     """Standard deviation of Gaussian noise on training images, in units of [-1, 1]; 0 dequantises uniformly."""
     optim: Optim = Optim()
     """How parameters are updated."""
-    ema_halflife: float | None = None
+    ema_halflife: Positive | None = None
     """Half-life of the average of the parameters in examples; None is no average."""
-    draws: int = 16
+    draws: Count = 16
     """Draws of the dequantisation noise for one likelihood in evaluation; more give a tighter bound."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """Standard deviation of the latents that are sampled; 1 samples the model itself."""
     decoding: Literal["cached", "sequential", "jacobi"] = "cached"
     """How samples are found from latents; all give the same samples."""
-    group: int = 16
+    group: Count = 16
     """With jacobi decoding, so many patches are guessed at once."""
-    tolerance: float = 1e-4
+    tolerance: Positive = 1e-4
     """With jacobi decoding, a group is done when no value moves by more than this, in units of the data."""
-    guidance: float = 0.0
+    guidance: NotNegative = 0.0
     """Weight w of the label in sampling, at the last patch; 0 samples the model itself."""
     denoise: bool = False
     """Samples of a model of noisy images are cleaned with its score."""
@@ -98,7 +99,9 @@ class Layer(nn.Module):
         batch, count, width = x.shape
         qkv = nn.Dense(3 * width, name="qkv")(normalised(x)).reshape(batch, count, 3, self.heads, -1)
         q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2)).reshape(3, batch * self.heads, count, -1)
-        kept = tuple(jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1) for old, new in zip(kept, (k, v), strict=True))
+        kept = tuple(
+            jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1) for old, new in zip(kept, (k, v), strict=True)
+        )
         mask = causal_mask(start + jnp.arange(count), jnp.arange(kept[0].shape[1]))[None]
         y = attend(scaled_scores(q[:, None], kept[0]), kept[1], mask)[:, 0]
         y = y.reshape(batch, self.heads, count, -1).swapaxes(1, 2).reshape(x.shape)
@@ -283,12 +286,9 @@ def _grouped(cfg: Config, evaluate: Evaluate, latents: Array) -> tuple[Array, Ar
 def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
-    check_choices(cfg)
+    check_options(cfg)
     if not cfg.space.image:
         raise ValueError(f"space.shape={cfg.space.shape}: TarFlow is of images; for vectors take the spline flow")
-    for name in ("patch", "flows", "layers", "width", "heads", "draws", "group"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)}: give at least 1")
     if any(side % cfg.patch for side in cfg.space.shape[:2]):
         raise ValueError(f"patch={cfg.patch} does not divide the sides of {cfg.space.shape}: use one that does")
     tokens = (cfg.space.shape[0] // cfg.patch) * (cfg.space.shape[1] // cfg.patch)
