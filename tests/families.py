@@ -16,6 +16,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run import config as configs
 from genmap_jax.spaces import Space, images, vectors
 from genmap_jax.tractable import gpt
+from genmap_jax.tractable.flow import continuous, glow, spline, tarflow
 
 BATCH = 16
 SGD = Optim(name="sgd", lr=1e-2, clip=0.0)  # Adam turns rounding of near-zero gradients into steps of size lr
@@ -111,6 +112,28 @@ FAMILIES = {
         ),
         "exact",
         DECODING,
+    ),
+    "spline_flow": Case(
+        spline.FAMILY, spline.Config(space=vectors(3), layers=2, width=8, blocks=1, bins=4, classes=10), "exact"
+    ),
+    "glow": Case(
+        glow.FAMILY,
+        glow.Config(
+            **{"space": DIGITS, "levels": 2, "depth": 1, "width": 8, "dequantisation": "variational", "draws": 2},
+            **{"noise_depth": 1, "classes": 10, "reversible": True, "ema_halflife": 50.0},
+        ),
+        "lower_bound",
+    ),
+    "tarflow": Case(
+        tarflow.FAMILY,
+        tarflow.Config(
+            **{"space": DIGITS, "patch": 4, "flows": 2, "layers": 1, "width": 16, "classes": 10, "noise_std": 0.1},
+            **{"draws": 2, "group": 2},
+        ),
+        "lower_bound",
+    ),
+    "continuous_flow": Case(
+        continuous.FAMILY, continuous.Config(space=vectors(3), width=8, blocks=1, steps=4, kinetic=0.01), "estimate"
     ),
     "vae": Case(
         vae.FAMILY,

@@ -1,0 +1,43 @@
+"""Glow on MNIST. Kingma & Dhariwal 2018, https://arxiv.org/abs/1807.03039
+
+    genmap prepare mnist --raw FOLDER                    (the four original files)
+    python experiments/flow_mnist.py
+
+Differs from the paper: other data; a small network.
+"""
+
+from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import images
+from genmap_jax.tractable.flow import glow
+
+STEPS, BATCH = 3000, 64
+CONFIG = Experiment(
+    name="flow_mnist",
+    data="mnist",
+    steps=STEPS,
+    batch_size=BATCH,
+    eval_examples=1000,
+    model=glow.Config(
+        space=images(28, 28, 1),
+        levels=2,
+        depth=8,
+        width=96,
+        optim=Optim(lr=1e-3, decay=STEPS * BATCH, final=0.01),
+        ema_halflife=10_000,
+        draws=4,
+    ),
+)
+
+FAMILY = glow.FAMILY
+ABLATIONS = {
+    "spline": {"model.transform": "spline"},
+    "no_actnorm": {"model.actnorm": False},
+    "permutation": {"model.mixing": "permutation"},
+    "variational": {"model.dequantisation": "variational"},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.commands.experiment import main
+
+    main(CONFIG, FAMILY, ABLATIONS)
