@@ -136,7 +136,7 @@ def dynamics(cfg: Config, params: Params, probes: Array | None) -> Callable[[tup
     return derivative
 
 
-def rk4_step(f: Callable, y, t: Array, h: Array):
+def rk4_step(f: Callable, y, t: Array, h: Array | float):
     """One step of the classical Runge-Kutta method of order 4; y is a pytree."""
     shifted = lambda y, k, s: jax.tree.map(lambda a, b: a + s * b, y, k)  # noqa: E731
     k1 = f(y, t)

@@ -37,10 +37,14 @@ def unsqueeze() -> Bijection:
 
 def with_squeezed_condition(bijection: Bijection) -> Bijection:
     """The same map, given a condition [B, H, W, C] that is squeezed as its input was."""
+
+    def squeezed(cond: Array | None) -> Array | None:
+        return None if cond is None else space_to_depth(cond)
+
     return Bijection(
-        lambda key, x, cond: bijection.init(key, x, space_to_depth(cond)),
-        lambda params, x, cond: bijection.forward(params, x, space_to_depth(cond)),
-        lambda params, y, cond: bijection.inverse(params, y, space_to_depth(cond)),
+        lambda key, x, cond: bijection.init(key, x, squeezed(cond)),
+        lambda params, x, cond: bijection.forward(params, x, squeezed(cond)),
+        lambda params, y, cond: bijection.inverse(params, y, squeezed(cond)),
     )
 
 

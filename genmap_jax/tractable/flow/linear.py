@@ -75,14 +75,14 @@ def lu() -> Bijection:
     return Bijection(init, forward, inverse)
 
 
-def permutation(order: Sequence[int]) -> Bijection:
+def permutation(order: Sequence[int] | np.ndarray) -> Bijection:
     """y[..., i] = x[..., order[i]]: features in another, fixed order."""
-    order = np.asarray(order)
-    back = np.argsort(order)
+    there = np.asarray(order)
+    back = np.argsort(there)
     return Bijection(
         init=lambda key, x, cond: {},
         forward=lambda params, x, cond: (
-            jnp.take(x, jnp.asarray(order, jnp.int32), axis=-1),
+            jnp.take(x, jnp.asarray(there, jnp.int32), axis=-1),
             jnp.zeros(len(x), x.dtype),
         ),
         inverse=lambda params, y, cond: (
