@@ -133,7 +133,9 @@ FAMILIES = {
         "lower_bound",
     ),
     "continuous_flow": Case(
-        continuous.FAMILY, continuous.Config(space=vectors(3), width=8, blocks=1, steps=4, kinetic=0.01), "estimate"
+        continuous.FAMILY,
+        continuous.Config(space=vectors(3), width=8, blocks=1, steps=4, kinetic=0.01, classes=10),
+        "estimate",
     ),
     "vae": Case(
         vae.FAMILY,

@@ -189,3 +189,22 @@ def test_reversible_gradients_are_the_ordinary_ones():
         a, b = ravel_pytree(gradient(params, x, cond, plain))[0], ravel_pytree(gradient(params, x, cond, saving))[0]
         assert float(jnp.abs(a).max()) > 1e-2
         np.testing.assert_allclose(b, a, atol=1e-4 * float(jnp.abs(a).max()))
+
+
+@pytest.mark.slow
+def test_memory_of_reversible_gradients_is_flat_in_depth():
+    """Temporary memory of the compiled gradient, without that of the parameters: at depth 32 at most 1.2 times that at
+    depth 8, where ordinary back-propagation needs three times as much."""
+
+    def temporary(depth, reversible):
+        step = flows.chain([linear.actnorm(), linear.rotation(16), coupling.coupling(AFFINE, residual)])
+        bijection = flows.repeat(step, depth, reversible=reversible)
+        x = jnp.zeros((8192, 16))
+        params = jax.eval_shape(bijection.init, jax.random.key(0), x, None)
+        loss = lambda params, x: -flows.log_density(bijection, params, x).mean()  # noqa: E731
+        compiled = jax.jit(jax.grad(loss)).lower(params, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    plain, saving = ([temporary(depth, r) for depth in (8, 32)] for r in (False, True))
+    assert plain[1] > 3 * plain[0]
+    assert saving[1] < 1.2 * saving[0]

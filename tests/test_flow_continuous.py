@@ -24,13 +24,13 @@ CFG = continuous.Config(space=vectors(4), width=16, blocks=1, steps=16)
 @pytest.fixture
 def linear_field(monkeypatch):
     """dx/dt = A x, with the matrix as the parameter."""
-    monkeypatch.setattr(continuous, "velocity", lambda cfg, params, x, t: x @ params.T)
+    monkeypatch.setattr(continuous, "velocity", lambda cfg, params, x, t, cond=None: x @ params.T)
     return jnp.asarray(A, jnp.float32)
 
 
 def random_flow(scale=0.3):
     x = jax.random.normal(jax.random.key(0), (8, 4))
-    params = continuous.Velocity(CFG).init(jax.random.key(1), x, jnp.zeros(8))["params"]
+    params = continuous.Velocity(CFG).init(jax.random.key(1), x, jnp.zeros(8), None)["params"]
     rng = np.random.default_rng(1)
     return x, jax.tree.map(lambda p: p + jnp.asarray(scale * rng.normal(size=p.shape), p.dtype), params)
 
@@ -112,7 +112,7 @@ def test_hutchinson_is_unbiased_and_probes_are_averaged(linear_field, law):
 
 
 def test_rademacher_probes_have_no_variance_for_a_diagonal_jacobian(monkeypatch):
-    monkeypatch.setattr(continuous, "velocity", lambda cfg, params, x, t: x * params[None])
+    monkeypatch.setattr(continuous, "velocity", lambda cfg, params, x, t, cond=None: x * params[None])
     diagonal = jnp.array([0.5, -1.0, 2.0, 0.1])
     probes = continuous.rademacher(jax.random.split(jax.random.key(0), 64), 1, 4)
     _, divergence, _, _ = continuous.dynamics(CFG, diagonal, probes)((jnp.ones((64, 4)), None, None, None), 0.0)

@@ -50,6 +50,7 @@ from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.shapes import expect
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow.bijection import log_normal
+from genmap_jax.tractable.flow.density import one_hot, reads_of
 from genmap_jax.units import bits_per_dim
 
 EMBEDDING = 32
@@ -78,6 +79,8 @@ class Config:
     """Weight of the mean of |v|^2 along the path, per dimension, in nats (RNODE: 0.01): straight paths."""
     jacobian: NotNegative = 0.0
     """Weight of the mean of |J e|^2 over probes e along the path, per dimension (RNODE: 0.01): a smooth velocity."""
+    classes: Count | None = None
+    """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
     optim: Optim = Optim()
     """How parameters are updated."""
     ema_halflife: Positive | None = None
@@ -98,20 +101,24 @@ class Velocity(nn.Module):
     cfg: Config
 
     @nn.compact
-    def __call__(self, x, t):  # [B, D], [B] -> [B, D]
-        return MLP(self.cfg.width, self.cfg.blocks, self.cfg.space.shape)(x, sinusoidal(10.0 * t, EMBEDDING, 100.0))
+    def __call__(self, x, t, cond):  # [B, D], [B], [B, C] or None -> [B, D]
+        emb = sinusoidal(10.0 * t, EMBEDDING, 100.0)
+        emb = emb if cond is None else jnp.concatenate([emb, cond], axis=-1)
+        return MLP(self.cfg.width, self.cfg.blocks, self.cfg.space.shape)(x, emb)
 
 
-def velocity(cfg: Config, params: Params, x: Array, t: Array) -> Array:
-    """v(x, t). x [B, D], t [B] -> [B, D]"""
+def velocity(cfg: Config, params: Params, x: Array, t: Array, cond: Array | None = None) -> Array:
+    """v(x, t), given a condition [B, C] or None. x [B, D], t [B] -> [B, D]"""
     expect((None, *cfg.space.shape), x=x)
-    return Velocity(cfg).apply({"params": params}, x, t)  # type: ignore[return-value]
+    return Velocity(cfg).apply({"params": params}, x, t, cond)  # type: ignore[return-value]
 
 
 # ---- along the path --------------------------------------------------------------------------------------------------
 
 
-def dynamics(cfg: Config, params: Params, probes: Array | None) -> Callable[[tuple, Array], tuple]:
+def dynamics(
+    cfg: Config, params: Params, probes: Array | None, cond: Array | None = None
+) -> Callable[[tuple, Array], tuple]:
     """Time derivative of (x [B, D], log-density [B], kinetic energy [B], squared Jacobian product [B]).
 
     probes: [K, B, D], random vectors of mean zero and unit covariance: the divergence is the *mean* over them of
@@ -121,7 +128,7 @@ def dynamics(cfg: Config, params: Params, probes: Array | None) -> Callable[[tup
     def derivative(state, t):
         x, *_ = state
         at = jnp.full(len(x), t, x.dtype)
-        dx, product = jax.linearize(lambda x: velocity(cfg, params, x, at), x)
+        dx, product = jax.linearize(lambda x: velocity(cfg, params, x, at, cond), x)
         if probes is None:
             basis = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype)[:, None, :], (x.shape[-1], *x.shape))
             products = jax.vmap(product)(basis)  # row k: the k-th column of every Jacobian
@@ -185,15 +192,17 @@ def solve_with_adjoint(f: Callable, params: Params, y, t0: float, t1: float, ste
     return run(params, y)
 
 
-def path(cfg: Config, params: Params, x: Array, probes: Array | None) -> tuple[Array, Array, Array, Array]:
+def path(
+    cfg: Config, params: Params, x: Array, probes: Array | None, cond: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
     """From data to latents in the steps of training: (z [B, D], log |det dz/dx| [B], kinetic [B], Jacobian [B])."""
     zeros = jnp.zeros(len(x), x.dtype)
     start = x, zeros, zeros, zeros
     if cfg.gradient == "adjoint":
         return solve_with_adjoint(
-            lambda params, y, t: dynamics(cfg, params, probes)(y, t), params, start, 0.0, 1.0, cfg.steps
+            lambda params, y, t: dynamics(cfg, params, probes, cond)(y, t), params, start, 0.0, 1.0, cfg.steps
         )
-    return solve(dynamics(cfg, params, probes), start, 0.0, 1.0, cfg.steps)
+    return solve(dynamics(cfg, params, probes, cond), start, 0.0, 1.0, cfg.steps)
 
 
 def rademacher(keys: Key, probes: int, dims: int) -> Array:
@@ -201,23 +210,26 @@ def rademacher(keys: Key, probes: int, dims: int) -> Array:
     return jnp.swapaxes(jax.vmap(lambda key: jax.random.rademacher(key, (probes, dims), jnp.float32))(keys), 0, 1)
 
 
-def log_density(cfg: Config, params: Params, keys: Key, x: Array) -> tuple[Array, Array | None]:
+def log_density(
+    cfg: Config, params: Params, keys: Key, x: Array, cond: Array | None = None
+) -> tuple[Array, Array | None]:
     """log p(x) as evaluated, in nats [B], and its standard error over probes or None. x [B, D], keys [B]."""
     expect((None, *cfg.space.shape), x=x)
     probes = cfg.probes if cfg.divergence == "hutchinson" else 0
     if cfg.solver == "adaptive":
-        field = lambda x, t: velocity(cfg, params, x, t)  # noqa: E731
+        field = lambda x, t: velocity(cfg, params, x, t, cond)  # noqa: E731
         z, change, stderr = ode.transport(field, x, 0.0, 1.0, keys, probes=probes, tol=cfg.tol)
         return log_normal(z) + change, stderr
-    z, change, _, _ = path(cfg, params, x, rademacher(keys, probes, x.shape[-1]) if probes else None)
+    z, change, _, _ = path(cfg, params, x, rademacher(keys, probes, x.shape[-1]) if probes else None, cond)
     return log_normal(z) + change, None
 
 
-def generate(cfg: Config, params: Params, z: Array) -> Array:
+def generate(cfg: Config, params: Params, z: Array, cond: Array | None = None) -> Array:
     """From latents to data. z [B, D] -> [B, D]; NaN where the adaptive solver does not get there."""
     if cfg.solver == "adaptive":
-        return ode.dopri5(lambda x, t: velocity(cfg, params, x, t), z, 1.0, 0.0, rtol=cfg.tol, atol=cfg.tol)[0]
-    return solve(lambda x, t: velocity(cfg, params, x, jnp.full(len(x), t)), z, 1.0, 0.0, cfg.steps)
+        field = lambda x, t: velocity(cfg, params, x, t, cond)  # noqa: E731
+        return ode.dopri5(field, z, 1.0, 0.0, rtol=cfg.tol, atol=cfg.tol)[0]
+    return solve(lambda x, t: velocity(cfg, params, x, jnp.full(len(x), t), cond), z, 1.0, 0.0, cfg.steps)
 
 
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
@@ -235,33 +247,34 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     """Bind a continuous flow to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
     tx = optimizer(cfg.optim, batch_size)
-    reads = {cfg.space.field: cfg.space}
+    reads = reads_of(cfg.space, cfg.classes)
     dims = cfg.space.dims
 
     def init(key: Key, batch: Batch) -> State:
-        x = cfg.space.zeros(1)
-        return init_state(Velocity(cfg).init(key, x, jnp.zeros(1))["params"], tx, cfg.ema_halflife)
+        x, cond = cfg.space.zeros(1), None if cfg.classes is None else jnp.zeros((1, cfg.classes))
+        return init_state(Velocity(cfg).init(key, x, jnp.zeros(1), cond)["params"], tx, cfg.ema_halflife)
 
     def loss(params: Params, keys: Key, batch: Batch) -> dict[str, Array]:
         x = batch[cfg.space.field]
         probes = rademacher(keys, 1, dims) if cfg.training_divergence == "hutchinson" else None
-        z, change, kinetic, jacobian = path(cfg, params, x, probes)
+        z, change, kinetic, jacobian = path(cfg, params, x, probes, one_hot(batch, cfg.classes))
         nats = log_normal(z) + change
         penalty = cfg.kinetic * kinetic + cfg.jacobian * jacobian
         return {"loss": (penalty - nats) / dims, "bits_per_dim": bits_per_dim(nats, dims), "kinetic": kinetic}
 
     def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
         check_cond(reads, n, cond)
-        return generate(cfg, averaged(state), per_example.normal(example_keys(key, n), (dims,)))
+        z = per_example.normal(example_keys(key, n), (dims,))
+        return generate(cfg, averaged(state), z, one_hot(cond, cfg.classes))
 
     def walk(state: State, key: Key, t: Array, cond: Cond | None = None) -> Array:
         check_cond(reads, len(t), cond)
         a, b = (per_example.normal(example_keys(k, len(t)), (dims,)) for k in jax.random.split(key))
-        return generate(cfg, averaged(state), slerp(a, b, t))
+        return generate(cfg, averaged(state), slerp(a, b, t), one_hot(cond, cfg.classes))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
         x = batch[cfg.space.field]
-        nats, stderr = log_density(cfg, averaged(state), example_keys(key, len(x)), x)
+        nats, stderr = log_density(cfg, averaged(state), example_keys(key, len(x)), x, one_hot(batch, cfg.classes))
         return LogProb(nats, "estimate", stderr)
 
     return Algorithm(

@@ -35,9 +35,14 @@ from genmap_jax.tractable.flow.bijection import Bijection, log_density
 Dequantisation = Literal["uniform", "variational"]
 
 
-def one_hot(batch: dict[str, Array] | None, classes: int) -> Array | None:
+def reads_of(space: Space, classes: int | None) -> dict[str, Space]:
+    """What a flow reads of a batch: examples, and labels if it is conditional."""
+    return {space.field: space} | ({} if classes is None else {"label": labels(classes)})
+
+
+def one_hot(batch: dict[str, Array] | None, classes: int | None) -> Array | None:
     """What the bijections are told of a batch or of conditions: the label as float [B, classes], or None."""
-    return jax.nn.one_hot(batch["label"], classes) if classes and batch is not None else None
+    return jax.nn.one_hot(batch["label"], classes) if classes is not None and batch is not None else None
 
 
 def flow_algorithm(
@@ -47,8 +52,8 @@ def flow_algorithm(
     optim: Optim,
     batch_size: int,
     axis_name: str | None = None,
-    classes: int = 0,
-    drop_label: float = 0.0,
+    classes: int | None = None,
+    label_drop: float = 0.0,
     noise_std: float = 0.0,
     denoise: bool = False,
     noise: Bijection | None = None,
@@ -59,14 +64,14 @@ def flow_algorithm(
     """Bind a bijection to its optimizer.
 
     space: images, whose likelihood is a bound through dequantisation, or vectors, whose density is exact.
-    drop_label: the share of training examples whose label is hidden.
+    label_drop: the share of training examples whose label is hidden.
     noise_std: trains on images with Gaussian noise of this size, in units of [-1, 1], instead of dequantised ones; then
         `denoise` takes it away from samples by the score of the model (Tweedie's formula).
     noise: the bijection of variational dequantisation; None is uniform. draws: of the noise, in evaluation.
     temperature: standard deviation of the latents that are sampled; 1 samples the model itself.
     """
     tx = optimizer(optim, batch_size)
-    reads = {space.field: space} | ({"label": labels(classes)} if classes else {})
+    reads = reads_of(space, classes)
 
     def dequantised(params: Params, keys: Key, batch: Batch) -> dequantisation.Dequantised:
         if noise is None:
@@ -80,9 +85,9 @@ def flow_algorithm(
     def told(keys: Key, batch: Batch) -> Array | None:
         """The labels of training examples, some of them hidden."""
         cond = one_hot(batch, classes)
-        if cond is None or not drop_label:
+        if cond is None or not label_drop:
             return cond
-        return cond * (per_example.uniform(keys) >= drop_label)[:, None]
+        return cond * (per_example.uniform(keys) >= label_drop)[:, None]
 
     def training_log_prob(params: Params, keys: Key, batch: Batch) -> Array:
         noise_keys, label_keys = per_example.split(keys)
@@ -117,7 +122,7 @@ def flow_algorithm(
         """Standard normal numbers of the structure of the latents, as leaves; every one its own key."""
         n = len(keys)
         like = jax.ShapeDtypeStruct((n, *space.shape), jnp.float32)
-        label = jax.ShapeDtypeStruct((n, classes), jnp.float32) if classes else None
+        label = None if classes is None else jax.ShapeDtypeStruct((n, classes), jnp.float32)
         shapes = jax.eval_shape(lambda p, x, c: bijection.forward(p, x, c)[0], params["flow"], like, label)
         leaves, structure = jax.tree.flatten(shapes)
         drawn = [per_example.normal(per_example.fold(keys, i), leaf.shape[1:]) for i, leaf in enumerate(leaves)]

@@ -19,7 +19,7 @@ from typing import Literal
 
 from genmap_jax.algorithm import Algorithm, Family
 from genmap_jax.optim import Optim
-from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
+from genmap_jax.options import Count, NotNegative, Positive, check_options
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling as layers
 from genmap_jax.tractable.flow import images, linear
@@ -56,8 +56,8 @@ class Config:
     """The number of steps of the flow of variational dequantisation."""
     reversible: bool = False
     """Back-propagation recomputes activations from outputs instead of storing them: memory is flat in depth."""
-    classes: Natural = 0
-    """The number of classes of a conditional flow, which reads the label of a batch; 0 is unconditional."""
+    classes: Count | None = None
+    """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
     optim: Optim = Optim()
     """How parameters are updated."""
     ema_halflife: Positive | None = None

@@ -71,25 +71,25 @@ def split_off(elementwise: Elementwise, network: Callable[[int], nn.Module], res
             )
         return jnp.split(x, 2, axis=-1)
 
-    def raw(params, stays, off):
-        out = network(off.shape[-1] * elementwise.parameters).apply({"params": params}, stays, None)
+    def raw(params, stays, off, cond):
+        out = network(off.shape[-1] * elementwise.parameters).apply({"params": params}, stays, cond)
         return out.reshape(*off.shape, elementwise.parameters)
 
     def init(key, x, cond):
         stays, off = halves(x)
-        prior = network(off.shape[-1] * elementwise.parameters).init(key, stays, None)["params"]
+        prior = network(off.shape[-1] * elementwise.parameters).init(key, stays, cond)["params"]
         return {"prior": prior, "rest": rest.init(key, stays, cond)}
 
     def forward(params, x, cond):
         stays, off = halves(x)
-        z, log_slope = elementwise.forward(raw(params["prior"], stays, off), off)
+        z, log_slope = elementwise.forward(raw(params["prior"], stays, off, cond), off)
         y, logdet = rest.forward(params["rest"], stays, cond)
         return (z, y), logdet + log_slope.reshape(len(x), -1).sum(-1)
 
     def inverse(params, y, cond):
         z, y = y
         stays, logdet = rest.inverse(params["rest"], y, cond)
-        off, log_slope = elementwise.inverse(raw(params["prior"], stays, z), z)
+        off, log_slope = elementwise.inverse(raw(params["prior"], stays, z, cond), z)
         return jnp.concatenate([stays, off], axis=-1), logdet + log_slope.reshape(len(z), -1).sum(-1)
 
     return Bijection(init, forward, inverse)
@@ -99,10 +99,7 @@ def split_off(elementwise: Elementwise, network: Callable[[int], nn.Module], res
 
 
 class ConvNetwork(nn.Module):
-    """The conditioner of Glow: 3x3, 1x1 and 3x3 convolutions with ReLU, output starting at zero.
-
-    A condition [B, C] is told to every position; one [B, H, W, C] is stacked on the channels.
-    """
+    """The conditioner of Glow: 3x3, 1x1 and 3x3 convolutions with ReLU, output starting at zero."""
 
     width: int
     """Hidden channels."""
@@ -110,12 +107,8 @@ class ConvNetwork(nn.Module):
     """Channels put out."""
 
     @nn.compact
-    def __call__(self, x, cond):  # [B, H, W, c] -> [B, H, W, outputs]
-        if cond is not None:
-            if cond.ndim == 2:
-                cond = jnp.broadcast_to(cond[:, None, None, :], (*x.shape[:3], cond.shape[-1]))
-            x = jnp.concatenate([x, cond], axis=-1)
-        h = nn.relu(nn.Conv(self.width, (3, 3))(x))
+    def __call__(self, x, cond):  # [B, H, W, c], [B, C] or [B, H, W, C] or None -> [B, H, W, outputs]
+        h = nn.relu(nn.Conv(self.width, (3, 3))(with_condition(x, cond)))
         h = nn.relu(nn.Conv(self.width, (1, 1))(h))
         return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros)(h)
 
@@ -127,5 +120,14 @@ class ConvPrior(nn.Module):
     """Channels put out."""
 
     @nn.compact
-    def __call__(self, x, cond):  # [B, H, W, c] -> [B, H, W, outputs]
-        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros)(x)
+    def __call__(self, x, cond):  # [B, H, W, c], [B, C] or [B, H, W, C] or None -> [B, H, W, outputs]
+        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros)(with_condition(x, cond))
+
+
+def with_condition(x: Array, cond: Array | None) -> Array:
+    """A condition [B, C] at every position, or one [B, H, W, C], stacked on the channels of x [B, H, W, c]."""
+    if cond is None:
+        return x
+    if cond.ndim == 2:
+        cond = jnp.broadcast_to(cond[:, None, None, :], (*x.shape[:3], cond.shape[-1]))
+    return jnp.concatenate([x, cond], axis=-1)

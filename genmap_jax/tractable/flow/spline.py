@@ -49,8 +49,8 @@ class Config:
     """Bins of a spline."""
     box: Positive = 4.0
     """Splines act on [-box, box]; outside they are the identity."""
-    classes: Natural = 0
-    """The number of classes of a conditional flow, which reads the label of a batch; 0 is unconditional."""
+    classes: Count | None = None
+    """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
     optim: Optim = Optim()
     """How parameters are updated."""
     ema_halflife: Positive | None = None

@@ -12,9 +12,9 @@ it does not move any more, group after group, on the same cache (Gauss-Seidel-Ja
 arXiv:2002.03629).
 
 For samples the paper trains on images with Gaussian noise (`noise_std`) and takes the noise away with the score of the
-model, x + noise_std^2 grad log p(x) (Tweedie; eq. 8), and guides classes by (1 + w) f(label) - w f(none), with w
-growing along the patches. For likelihoods it trains on uniformly dequantised images, noise_std=0. `log_prob` always
-measures the bound on the integers, which is loose for a model of noisy images.
+model, x + noise_std^2 grad log p(x) (Tweedie; eq. 8), and guides classes by w f(label) + (1 - w) f(none), with w growing
+from 1 along the patches (w - 1 is the paper's w). For likelihoods it trains on uniformly dequantised images,
+noise_std=0. `log_prob` always measures the bound on the integers, which is loose for a model of noisy images.
 
 Differs from the paper: scales are bounded by a tanh; positions and classes enter the first layer only; the order of
 patches is that of rows.
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from genmap_jax.algorithm import Algorithm, Array, Family, Params
 from genmap_jax.nn.attention import attend, causal_mask, scaled_scores
 from genmap_jax.optim import Optim
-from genmap_jax.options import Count, Natural, NotNegative, Positive, Range, check_options
+from genmap_jax.options import Count, NotNegative, Positive, Range, check_options
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling
 from genmap_jax.tractable.flow.bijection import Bijection, chain
@@ -58,9 +58,9 @@ class Config:
     """Width of a token; 768 in the paper."""
     heads: Count = 2
     """Attention heads of a layer."""
-    classes: Natural = 0
-    """The number of classes of a conditional flow, which reads the label of a batch; 0 is unconditional."""
-    drop_label: Annotated[float, Range(0, below=1)] = 0.1
+    classes: Count | None = None
+    """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
+    label_drop: Annotated[float, Range(0, below=1)] = 0.1
     """The share of training examples whose label is hidden, so that sampling can be guided."""
     noise_std: NotNegative = 0.0
     """Standard deviation of Gaussian noise on training images, in units of [-1, 1]; 0 dequantises uniformly."""
@@ -78,8 +78,8 @@ class Config:
     """With jacobi decoding, so many patches are guessed at once."""
     tolerance: Positive = 1e-4
     """With jacobi decoding, a group is done when no value moves by more than this, in units of the data."""
-    guidance: NotNegative = 0.0
-    """Weight w of the label in sampling, at the last patch; 0 samples the model itself."""
+    guidance: NotNegative = 1.0
+    """Weight of the label in sampling at the last patch, growing from 1 at the first; 1 samples the model itself."""
     denoise: bool = False
     """Samples of a model of noisy images are cleaned with its score."""
 
@@ -211,7 +211,7 @@ Evaluate = Callable[[Array, Any, Any], tuple[Array, Any]]
 def evaluator(cfg: Config, params: Params, cond: Array | None) -> Evaluate:
     """The transformer of one flow, guided if the configuration says so: twice the batch, without the label."""
     net = network(cfg)
-    if not cfg.guidance or cond is None:
+    if cfg.guidance == 1.0 or cond is None:
         return lambda x, cache, start: net.apply({"params": params}, x, cond, cache, start)
     both = jnp.concatenate([cond, jnp.zeros_like(cond)])
 
@@ -219,8 +219,8 @@ def evaluator(cfg: Config, params: Params, cond: Array | None) -> Evaluate:
         out, cache = net.apply({"params": params}, jnp.concatenate([x, x]), both, cache, start)
         label, none = jnp.split(out, 2)
         said_of = start + 1 + jnp.arange(x.shape[1])  # the number of the patch of which it is said
-        weight = (cfg.guidance * said_of / max(1, net.tokens - 1))[None, :, None, None]
-        return (1.0 + weight) * label - weight * none, cache
+        weight = (1.0 + (cfg.guidance - 1.0) * said_of / max(1, net.tokens - 1))[None, :, None, None]
+        return weight * label + (1.0 - weight) * none, cache
 
     return guided
 
@@ -296,8 +296,11 @@ def check(cfg: Config) -> None:
         raise ValueError(f"group={cfg.group} does not divide the {tokens} patches of an image: use a divisor")
     if cfg.width % cfg.heads:
         raise ValueError(f"heads={cfg.heads} does not divide width={cfg.width}: use a divisor")
-    if cfg.guidance and not cfg.classes:
-        raise ValueError(f"guidance={cfg.guidance} needs a model of classes: set classes, or guidance=0")
+    if cfg.guidance != 1.0 and (cfg.classes is None or not cfg.label_drop):
+        raise ValueError(
+            f"guidance={cfg.guidance} needs a conditional and an unconditional model: "
+            "set classes and label_drop, or guidance=1"
+        )
     if cfg.denoise and not cfg.noise_std:
         raise ValueError("denoise=True needs a model of noisy images: set noise_std, or denoise=False")
 
@@ -320,7 +323,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         batch_size=batch_size,
         axis_name=axis_name,
         classes=cfg.classes,
-        drop_label=cfg.drop_label,
+        label_drop=cfg.label_drop,
         noise_std=cfg.noise_std,
         draws=cfg.draws,
         temperature=cfg.temperature,
