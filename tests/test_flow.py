@@ -15,6 +15,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.spaces import Space, images, vectors
 from genmap_jax.tractable.flow import dequantisation, glow, linear, spline, tarflow
 from genmap_jax.tractable.flow.bijection import Bijection, chain, log_density
+from genmap_jax.tractable.flow.density import flow_algorithm
 
 
 def trained(algorithm, draw, steps, batch=256):
@@ -258,6 +259,50 @@ def test_guidance_without_weight_is_the_model():
     strong, _ = tarflow.evaluator(dataclasses.replace(TAR, guidance=2.0), params, cond)(x, None, 0)
     np.testing.assert_allclose(tiny, plain, atol=1e-5)
     assert float(jnp.abs(strong - plain).max()) > 1e-3
+
+
+def test_guidance_grows_along_the_patches():
+    """What is said of patch i is w label + (1 - w) none with w = 1 + (guidance - 1) i / (N - 1)."""
+    cond, params = jnp.eye(3)[jnp.array([0, 1, 2, 0])], tar_params()[1]
+    x = jax.random.normal(jax.random.key(4), (4, 16, 1))
+    net = tarflow.network(TAR)
+    label, none = (net.apply({"params": params}, x, c)[0][:, :-1] for c in (cond, 0 * cond))
+    guided, _ = tarflow.evaluator(dataclasses.replace(TAR, guidance=3.0), params, cond)(x, None, 0)
+    w = jnp.array([1 + 2 * i / 15 for i in range(1, 16)]).reshape(1, 15, 1, 1)  # the network speaks of the next patch
+    np.testing.assert_allclose(guided[:, :-1], w * label + (1 - w) * none, atol=1e-5)
+
+
+# ---- what all flows share as algorithms ------------------------------------------------------------------------------
+
+
+def test_tweedie_takes_the_noise_away():
+    """Of a model N(0, s^2) of noisy images the cleaned sample is x (1 - noise_std^2 / s^2), the mean given x."""
+    drawn = {}
+    for denoise in (False, True):
+        algorithm = flow_algorithm(
+            images(2, 2, 1), identity_flow(), optim=Optim(), batch_size=4, noise_std=0.3, denoise=denoise
+        )
+        state = algorithm.init(jax.random.key(0), {"image": jnp.zeros((4, 2, 2, 1), jnp.uint8)})
+        drawn[denoise] = algorithm.sample(state, jax.random.key(1), 64) / 127.5 - 1.0
+    np.testing.assert_allclose(drawn[True], drawn[False] * (1 - 0.3**2 / 0.6**2), atol=1e-5)
+
+
+def test_labels_are_hidden_at_the_configured_rate():
+    """A map whose log-determinant counts the labels that it is told of."""
+    counting = Bijection(
+        lambda key, x, cond: {"shift": jnp.zeros(1)},
+        lambda params, x, cond: (x + params["shift"][None], 1000.0 * cond.sum(-1)),
+        lambda params, z, cond: (z - params["shift"][None], -1000.0 * cond.sum(-1)),
+    )
+    batch = {"x": jnp.zeros((4096, 2)), "label": jnp.arange(4096, dtype=jnp.int32) % 10}
+    told = {}
+    for rate in (0.0, 0.25):
+        algorithm = flow_algorithm(vectors(2), counting, optim=Optim(), batch_size=4096, classes=10, label_drop=rate)
+        state = algorithm.init(jax.random.key(0), batch)
+        told[rate] = -2 * float(algorithm.step(state, batch, jax.random.key(1))[1]["loss"]) / 1000
+        assert abs(algorithm.log_prob(state, batch, jax.random.key(2)).nats / 1000 - 1.0).max() < 0.01  # none is hidden
+    assert abs(told[0.0] - 1.0) < 0.01
+    assert abs(told[0.25] - 0.75) < 0.03
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

@@ -136,6 +136,17 @@ def test_condition_matters_and_examples_do_not_mix(name):
     np.testing.assert_allclose(alone, logdet, atol=2e-5)
 
 
+def test_the_prior_of_a_split_is_told_the_condition():
+    """Latents that are split off depend on the condition, those of the rest, here the identity, do not."""
+    split = images.split_off(AFFINE, images.ConvPrior, linear.permutation([0, 1]))
+    x, cond = jax.random.normal(jax.random.key(0), (2, 4, 4, 4)), jnp.eye(2)
+    params = perturbed(split.init(jax.random.key(1), x, cond))
+    (a, rest), _ = split.forward(params, x, cond)
+    (b, same), _ = split.forward(params, x, cond[::-1])
+    assert float(jnp.abs(a - b).max()) > 1e-2
+    np.testing.assert_array_equal(rest, same)
+
+
 @pytest.mark.parametrize("name", ["MAF", "spline MAF"])
 def test_autoregressive_inverse_by_iteration_is_the_sequential_one(name):
     """The fixed point of x <- inverse(network(x), y) is reached in at most D + 1 rounds from anywhere."""

@@ -12,7 +12,7 @@ it does not move any more, group after group, on the same cache (Gauss-Seidel-Ja
 arXiv:2002.03629).
 
 For samples the paper trains on images with Gaussian noise (`noise_std`) and takes the noise away with the score of the
-model, x + noise_std^2 grad log p(x) (Tweedie; eq. 8), and guides classes by w f(label) + (1 - w) f(none), with w growing
+model, x + noise_std^2 grad log p(x) (Tweedie; eq. 8), and guides classes by w f(label) + (1 - w) f(none), where w grows
 from 1 along the patches (w - 1 is the paper's w). For likelihoods it trains on uniformly dequantised images,
 noise_std=0. `log_prob` always measures the bound on the integers, which is loose for a model of noisy images.
 
