@@ -276,15 +276,18 @@ def test_guidance_grows_along_the_patches():
 
 
 def test_tweedie_takes_the_noise_away():
-    """Of a model N(0, s^2) of noisy images the cleaned sample is x (1 - noise_std^2 / s^2), the mean given x."""
+    """Of a model N(0, s^2) of noisy images the cleaned sample is the mean given x, x (1 - noise_std^2 / s^2), within the
+    rounding of grey values."""
     drawn = {}
     for denoise in (False, True):
         algorithm = flow_algorithm(
-            images(2, 2, 1), identity_flow(), optim=Optim(), batch_size=4, noise_std=0.3, denoise=denoise
+            **{"space": images(2, 2, 1), "bijection": identity_flow(), "optim": Optim(), "batch_size": 4},
+            **{"noise_std": 0.3, "denoise": denoise, "temperature": 0.4},
         )
         state = algorithm.init(jax.random.key(0), {"image": jnp.zeros((4, 2, 2, 1), jnp.uint8)})
         drawn[denoise] = algorithm.sample(state, jax.random.key(1), 64) / 127.5 - 1.0
-    np.testing.assert_allclose(drawn[True], drawn[False] * (1 - 0.3**2 / 0.6**2), atol=1e-5)
+    assert float(jnp.abs(drawn[False]).max()) > 0.3
+    np.testing.assert_allclose(drawn[True], drawn[False] * (1 - 0.3**2 / 0.6**2), atol=1.1 / 127.5)
 
 
 def test_labels_are_hidden_at_the_configured_rate():
