@@ -276,7 +276,7 @@ def test_guidance_grows_along_the_patches():
 
 
 def test_tweedie_takes_the_noise_away():
-    """Of a model N(0, s^2) of noisy images the cleaned sample is the mean given x, x (1 - noise_std^2 / s^2), within the
+    """Of a model N(0, s^2) of noisy images the cleaned sample is the mean given x, x (1 - noise_std^2 / s^2), to the
     rounding of grey values."""
     drawn = {}
     for denoise in (False, True):
