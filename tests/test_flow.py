@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from variants import chosen
 
 from genmap_jax.data import toy
 from genmap_jax.optim import Optim
@@ -29,7 +30,7 @@ def trained(algorithm, draw, steps, batch=256):
 
 @functools.cache
 def moons_flow():
-    cfg = spline.Config(space=vectors(2), layers=4, width=32, blocks=1, optim=Optim(lr=3e-3))
+    cfg = spline.Config(space=vectors(2), layers=3, width=32, blocks=1, optim=Optim(lr=3e-3))
     algorithm = spline.algorithm(cfg, batch_size=256)
     draw = jax.jit(lambda key: {"x": toy.DENSITIES["moons"].sample(key, 256)})
     return cfg, algorithm, trained(algorithm, draw, 300)[0]
@@ -216,7 +217,7 @@ def tar_params():
     return perturbed(tarflow.flow(TAR).init(jax.random.key(1), x, jnp.eye(3)[jnp.array([0, 1, 2, 0])]), 0.1)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("guidance", chosen([1.0, 2.5], [2.5]))
 def test_decoders_of_tarflow_agree(guidance):
     """Sequential, cached and Jacobi decoding give the same images within 1e-4, also with guidance, and their
     log-determinants; the patches found are those whose latents were given."""
@@ -234,6 +235,7 @@ def test_decoders_of_tarflow_agree(guidance):
         np.testing.assert_allclose(again, z, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tarflow_log_determinant_is_that_of_the_jacobian():
     flow, x = tarflow.flow(TAR), jax.random.normal(jax.random.key(3), (1, 4, 4, 1))
     cond = jnp.eye(3)[:1]

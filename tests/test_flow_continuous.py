@@ -59,6 +59,7 @@ def test_error_falls_with_the_fourth_power_of_the_step(linear_field):
     np.testing.assert_allclose(np.log2(np.divide(error[:-1], error[1:])), 4.0, atol=0.3)
 
 
+@pytest.mark.slow
 def test_adaptive_and_fixed_agree_on_a_network():
     x, params = random_flow()
     keys = jax.random.split(jax.random.key(2), 8)
@@ -67,6 +68,7 @@ def test_adaptive_and_fixed_agree_on_a_network():
     np.testing.assert_allclose(fixed, adaptive, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_there_and_back():
     x, params = random_flow()
     for cfg in (dataclasses.replace(CFG, tol=1e-6), dataclasses.replace(CFG, solver="fixed", steps=64)):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from variants import chosen
 
 from genmap_jax.tractable.flow import splines
 
@@ -19,7 +20,10 @@ def random_knots(scale, n=100_000, seed=0):
     return splines.knots(raw, BINS, BOX)
 
 
-@pytest.mark.parametrize(("scale", "bar"), [(0.3, 2e-6), (1.0, 1e-5), (3.0, 1e-5), (10.0, 1e-4), (50.0, 1e-4)])
+@pytest.mark.parametrize(
+    ("scale", "bar"),
+    chosen([(0.3, 2e-6), (1.0, 1e-5), (3.0, 1e-5), (10.0, 1e-4), (50.0, 1e-4)], [(3.0, 1e-5), (10.0, 1e-4)]),
+)
 def test_there_and_back(scale, bar):
     """max |f(f^-1(y)) - y| over 100,000 random splines with y uniform in the box; the log-slopes cancel."""
     knots = random_knots(scale)
@@ -57,7 +61,7 @@ def test_zeros_are_the_identity():
     np.testing.assert_allclose(log_slope, 0.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1.0, 10.0, 50.0, 1000.0])
+@pytest.mark.parametrize("scale", chosen([1.0, 10.0, 50.0, 1000.0], [10.0, 1000.0]))
 @pytest.mark.parametrize("direction", [splines.forward, splines.inverse])
 def test_never_nan_in_value_or_gradient(direction, scale):
     """At every knot, at both ends, one ulp beside them, far outside and at infinity's edge; with huge parameters."""
