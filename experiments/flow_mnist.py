@@ -23,6 +23,7 @@ CONFIG = Experiment(
         levels=2,
         depth=8,
         width=96,
+        transform="spline",
         optim=Optim(lr=1e-3, decay=STEPS * BATCH, final=0.01),
         ema_halflife=10_000,
         draws=4,
@@ -31,7 +32,7 @@ CONFIG = Experiment(
 
 FAMILY = glow.FAMILY
 ABLATIONS = {
-    "spline": {"model.transform": "spline"},
+    "affine": {"model.transform": "affine"},
     "no_actnorm": {"model.actnorm": False},
     "permutation": {"model.mixing": "permutation"},
     "variational": {"model.dequantisation": "variational"},

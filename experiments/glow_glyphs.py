@@ -24,6 +24,7 @@ CONFIG = Experiment(
         depth=6,
         width=64,
         classes=62,
+        transform="spline",
         optim=Optim(lr=1e-3, decay=STEPS * BATCH, final=0.01),
         ema_halflife=5_000,
         draws=4,
@@ -33,7 +34,7 @@ CONFIG = Experiment(
 
 FAMILY = glow.FAMILY
 ABLATIONS = {
-    "spline": {"model.transform": "spline"},
+    "affine": {"model.transform": "affine"},
     "no_actnorm": {"model.actnorm": False},
     "permutation": {"model.mixing": "permutation"},
     "variational": {"model.dequantisation": "variational"},
