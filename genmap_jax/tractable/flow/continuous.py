@@ -76,9 +76,10 @@ class Config:
     """The divergence in training: exact costs as many products with the Jacobian as there are dimensions, hutchinson
     one for each probe."""
     kinetic: NotNegative = 0.0
-    """Weight of the mean of |v|^2 along the path, per dimension, in nats (RNODE: 0.01): straight paths."""
+    """Weight of the mean of |v|^2 along the path, per dimension, in nats (RNODE: 0.01): straight paths; 0 is none."""
     jacobian: NotNegative = 0.0
-    """Weight of the mean of |J e|^2 over probes e along the path, per dimension (RNODE: 0.01): a smooth velocity."""
+    """Weight of the mean of |J e|^2 over probes e along the path, per dimension (RNODE: 0.01): a smooth velocity; 0 is
+    none."""
     classes: Count | None = None
     """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
     optim: Optim = Optim()

@@ -99,12 +99,12 @@ def flow_algorithm(
         return log_density(bijection, params["flow"], x, told(label_keys, batch)) + log_ratio
 
     def init(key: Key, batch: Batch) -> State:
-        flow_key, noise_key, data_key = jax.random.split(key, 3)
+        flow_key, noise_key, data_key, logits_key = jax.random.split(key, 4)
         keys = example_keys(data_key, len(batch[space.field]))
         params = {}
         if noise is not None:
             v = batch[space.field]
-            t = jax.vmap(lambda k: jax.random.logistic(k, space.shape))(keys)
+            t = jax.random.logistic(logits_key, v.shape)
             params["noise"] = noise.init(noise_key, t, space.to_grid(v))
         x, _ = dequantised(params, keys, batch)
         params["flow"] = bijection.init(flow_key, x, one_hot(batch, classes))
