@@ -43,7 +43,7 @@ def assert_equal(a, b):
 
 
 @pytest.mark.parametrize(
-    "family", families.named(["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan"])
+    "family", families.named(["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan", "glow"])
 )
 def test_ten_steps_are_five_and_a_restart_and_five(family, tmp_path):
     """Bit-exact, every leaf of the state, through the disk."""

@@ -37,6 +37,10 @@ def train(case: families.Case, kind: str, devices: int, fsdp: bool):
 FAMILIES = [
     "gpt",
     "gpt_labels",
+    "spline_flow",
+    "glow",
+    "tarflow",
+    "continuous_flow",
     "vae",
     "ebm",
     "ebm_vectors",
