@@ -24,7 +24,7 @@ def array(tensor):
 
 def close(ours, theirs, atol=1e-5):
     for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, array(b), atol=atol)
+        np.testing.assert_allclose(a, array(b), rtol=1e-6, atol=atol)  # some inverses are as large as 1,000
 
 
 def noised(module, scale=0.3, seed=0):
