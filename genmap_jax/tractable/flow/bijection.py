@@ -71,9 +71,9 @@ def repeat(block: Bijection, n: int, *, reversible: bool = False) -> Bijection:
     """n maps of the same form after one another, compiled once: parameters are those of `block` with a first axis [n].
 
     reversible: back-propagation does not store what passes between the maps, but recomputes it from the last output by
-        `inverse`, map by map, in a loop. Memory is flat in n; a step costs about one more inverse. Gradients are those of ordinary
-        back-propagation up to the rounding of the inverse (Gomez et al. 2017, arXiv:1707.04585; Kingma & Dhariwal 2018,
-        section 3). x and y have the same shape.
+        `inverse`, map by map, in a loop. Memory is flat in n; a step costs about one more inverse. Gradients are those
+        of ordinary back-propagation up to the rounding of the inverse (Gomez et al. 2017, arXiv:1707.04585; Kingma &
+        Dhariwal 2018, section 3). x and y have the same shape.
     """
     # XLA for CPUs: gradients of convolutions in a loop are 30 times slower.
     unroll = n if jax.default_backend() == "cpu" else 1
