@@ -12,15 +12,15 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import vectors
 from genmap_jax.tractable.flow import continuous
 
-STEPS, BATCH = 3000, 256
+STEPS, BATCH = 1000, 256
 CONFIG = Experiment(
     name="cnf_toy",
     data="toy/gaussians8",
     steps=STEPS,
     batch_size=BATCH,
-    eval_every=1500,
-    sample_every=1500,
-    save_every=1500,
+    eval_every=500,
+    sample_every=500,
+    save_every=500,
     samples=1000,
     model=continuous.Config(
         space=vectors(2),
@@ -28,7 +28,7 @@ CONFIG = Experiment(
         blocks=2,
         steps=8,
         optim=Optim(lr=2e-3, decay=STEPS * BATCH, final=0.01),
-        ema_halflife=50_000,
+        ema_halflife=10_000,
     ),
 )
 

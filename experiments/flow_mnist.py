@@ -11,7 +11,7 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 from genmap_jax.tractable.flow import glow
 
-STEPS, BATCH = 3000, 64
+STEPS, BATCH = 1000, 64
 CONFIG = Experiment(
     name="flow_mnist",
     data="mnist",
@@ -21,8 +21,9 @@ CONFIG = Experiment(
     model=glow.Config(
         space=images(28, 28, 1),
         levels=2,
-        depth=8,
-        width=96,
+        depth=6,
+        width=64,
+        logit=1e-6,
         transform="spline",
         optim=Optim(lr=1e-3, decay=STEPS * BATCH, final=0.01),
         ema_halflife=10_000,
@@ -33,6 +34,7 @@ CONFIG = Experiment(
 FAMILY = glow.FAMILY
 ABLATIONS = {
     "affine": {"model.transform": "affine"},
+    "no_logit": {"model.logit": 0.0},
     "no_actnorm": {"model.actnorm": False},
     "permutation": {"model.mixing": "permutation"},
     "variational": {"model.dequantisation": "variational"},

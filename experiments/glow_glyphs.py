@@ -11,7 +11,7 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 from genmap_jax.tractable.flow import glow
 
-STEPS, BATCH = 3000, 32
+STEPS, BATCH = 800, 32
 CONFIG = Experiment(
     name="glow_glyphs",
     data="glyphs",
@@ -21,9 +21,10 @@ CONFIG = Experiment(
     model=glow.Config(
         space=images(32, 32, 1),
         levels=3,
-        depth=6,
+        depth=4,
         width=64,
         classes=62,
+        logit=1e-4,
         transform="spline",
         optim=Optim(lr=1e-3, decay=STEPS * BATCH, final=0.01),
         ema_halflife=5_000,
@@ -35,6 +36,7 @@ CONFIG = Experiment(
 FAMILY = glow.FAMILY
 ABLATIONS = {
     "affine": {"model.transform": "affine"},
+    "no_logit": {"model.logit": 0.0},
     "no_actnorm": {"model.actnorm": False},
     "permutation": {"model.mixing": "permutation"},
     "variational": {"model.dequantisation": "variational"},

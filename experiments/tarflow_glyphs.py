@@ -11,7 +11,7 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 from genmap_jax.tractable.flow import tarflow
 
-STEPS, BATCH = 3000, 32
+STEPS, BATCH = 800, 32
 CONFIG = Experiment(
     name="tarflow_glyphs",
     data="glyphs",
@@ -26,6 +26,7 @@ CONFIG = Experiment(
         width=128,
         heads=4,
         classes=62,
+        logit=1e-4,
         optim=Optim(lr=1e-3, warmup=3_000, decay=STEPS * BATCH, final=0.01),
         ema_halflife=5_000,
         draws=4,
@@ -35,7 +36,8 @@ CONFIG = Experiment(
 FAMILY = tarflow.FAMILY
 ABLATIONS = {
     "jacobi": {"model.decoding": "jacobi"},
-    "gaussian_noise": {"model.noise_std": 0.05, "model.denoise": True},
+    "gaussian_noise": {"model.noise_std": 0.1, "model.denoise": True, "model.logit": 0.0},
+    "no_logit": {"model.logit": 0.0},
     "two_flows": {"model.flows": 2, "model.layers": 4},
     "patch_2": {"model.patch": 2},
 }

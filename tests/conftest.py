@@ -19,6 +19,19 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="session", autouse=bool(os.environ.get("GENMAP_QUICK_TESTS")))
+def shorter_fits():
+    """In the default suite the feature network of the data is trained for a tenth of its steps, which takes seconds.
+
+    Its files are named by the number of steps, so that nobody's real features are touched.
+    """
+    from genmap_jax.evaluate.features import own
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "STEPS", 200)
+        yield
+
+
 @pytest.fixture
 def x64():
     """Double precision."""

@@ -311,6 +311,8 @@ PROCESSES = [
     ("sampler_steps.py {run}", {}, "VAE"),
     ("post_hoc_ema.py {run}", {}, "power-ema"),
     ("long_context.py {run}", {}, "rotary"),
+    ("tarflow_decoding.py {run}", {}, "not a TarFlow"),
+    ("reversible_memory.py --depth 0", {}, "at least 1"),
     ("device_check.py --seconds 0", {}, "above 0"),
     ("device_check.py --data nonsense", {}, "nonsense"),
     ("export.py {run} out", {}, "not a GPT"),

@@ -70,6 +70,7 @@ def test_annealed_importance_on_a_gaussian():
     assert 1000 < z.ess <= 2000
 
 
+@pytest.mark.slow
 def test_annealed_importance_needs_exact_moves():
     """A double well with two separate modes, against quadrature: within 0.015."""
     s = 1.5
@@ -231,13 +232,14 @@ def test_untrained_model_is_the_reference_in_nats_of_the_integers():
     cfg = ebm.Config(space=vectors(3), width=4, depth=1, mu=0.3, s=0.8, ais_chains=8, ais_temperatures=3)
     algorithm = ebm.algorithm(cfg, batch_size=1)
     x = jax.random.normal(jax.random.key(0), (7, 3))
-    value = algorithm.log_prob(algorithm.init(jax.random.key(1), {"x": x}), {"x": x}, jax.random.key(2))
+    initial = lambda batch: jax.jit(algorithm.init)(jax.random.key(1), batch)  # noqa: E731
+    value = jax.jit(algorithm.log_prob)(initial({"x": x}), {"x": x}, jax.random.key(2))
     np.testing.assert_allclose(value.nats, jax.scipy.stats.norm.logpdf(x, 0.3, 0.8).sum(1), atol=1e-4)
     np.testing.assert_allclose(value.common_stderr, 0, atol=1e-5)
 
     algorithm = ebm.algorithm(dataclasses.replace(cfg, space=images(1, 1, 1, levels=5), mu=0.1, s=0.2), batch_size=1)
     integers = {"image": jnp.tile(jnp.arange(5, dtype=jnp.uint8), 20_000).reshape(-1, 1, 1, 1)}
-    value = algorithm.log_prob(algorithm.init(jax.random.key(1), integers), integers, jax.random.key(2))
+    value = jax.jit(algorithm.log_prob)(initial(integers), integers, jax.random.key(2))
     assert abs(5 * np.exp(value.nats).mean() - 1) < 0.02  # its standard error is 0.004
 
 

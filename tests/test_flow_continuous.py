@@ -76,6 +76,7 @@ def test_there_and_back():
         np.testing.assert_allclose(continuous.generate(cfg, params, z), x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_conditional_flow_is_a_density_for_every_label():
     """With another label the latents are others, and the log-determinant stays that of the Jacobian within 1e-4."""
     cfg = dataclasses.replace(CFG, classes=3)

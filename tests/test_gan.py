@@ -54,6 +54,7 @@ def best_critic(loss, steps=3000):
     return gan.discriminate(cfg, params, GRID[:, None]), value(params)
 
 
+@pytest.mark.slow
 def test_logistic_critic_is_the_log_density_ratio():
     d, _ = best_critic("nonsaturating")  # log p/q = 2x
     inside = jnp.abs(GRID) <= 2.0

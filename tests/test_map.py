@@ -199,6 +199,7 @@ def test_every_quality_number_prefers_the_longer_trained_run(workdir):
                 assert abs(better - null) < abs(worse - null), name
 
 
+@pytest.mark.slow
 def test_a_damaged_sampler_is_refused(vae, monkeypatch):
     run = opening.open_run(vae, EXPERIMENTS)
     broken = run.algorithm._replace(sample=lambda s, k, n, c: np.full((n, 8, 8, 1), np.nan, np.float32))
@@ -219,12 +220,16 @@ def test_a_damaged_sampler_is_refused(vae, monkeypatch):
 # ---- single runs -----------------------------------------------------------------------------------------------------
 
 
-def test_sample_list_and_compare_say_where_their_output_is(vae, gan, workdir, capsys):
+def test_sample_and_list_say_where_their_output_is(vae, workdir, capsys):
     text = genmap("sample", vae, "-n", 10, "--out", workdir / "drawn", capsys=capsys)
     assert str(workdir / "drawn" / "samples.npz") in text
     assert np.load(workdir / "drawn" / "samples.npz")["image"].shape == (10, 8, 8, 1)
     text = genmap("list", workdir, capsys=capsys)
     assert f"vae_digits         digits              0          120/120  finished, evaluated  {vae}" in text
+
+
+@pytest.mark.slow
+def test_a_run_without_a_density_is_compared_in_everything_else(vae, gan, capsys):
     text = genmap("compare", vae, gan, capsys=capsys)
     assert "gan_digits has no density" in text and "FD-own64" in text and str(vae) in text
 
@@ -294,8 +299,9 @@ def test_bad_input_is_one_line_that_names_the_fix(vae, arguments, says, capsys):
 # ---- the budget ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_budget_shortens_the_run_and_its_schedule_and_a_resumed_run_keeps_it(tmp_path):
-    script = runs.read_experiment(EXPERIMENTS / "gan_digits.py")
+    script = runs.read_experiment(EXPERIMENTS / "gan_toy.py")
     cfg = dataclasses.replace(
         script.config, steps=10**6, log_every=10**6, eval_every=10**6, sample_every=10**6, save_every=10**6
     )
@@ -310,9 +316,11 @@ def test_a_budget_shortens_the_run_and_its_schedule_and_a_resumed_run_keeps_it(t
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == stored
 
 
-def test_a_budget_that_suffices_changes_nothing():
+def test_a_budget_shortens_a_schedule_with_the_run_or_changes_nothing():
     cfg = runs.read_experiment(EXPERIMENTS / "gan_digits.py").config
     assert loop.shortened(cfg, cfg.steps + 1) is cfg
+    half = loop.shortened(cfg, cfg.steps // 2)
+    assert (half.steps, half.model.optim.decay) == (cfg.steps // 2, math.ceil(cfg.model.optim.decay / 2))
 
 
 # ---- the map ---------------------------------------------------------------------------------------------------------

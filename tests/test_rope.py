@@ -80,7 +80,7 @@ def test_dual_chunk_attention_against_its_distance_matrix():
     heads = []
     for h in range(2):
         q, k, v = qkv[:, 0, h], qkv[:, 1, h], qkv[:, 2, h]
-        turned = jnp.stack([rope.rotate(q, jnp.asarray(distances[:, j]), 1e4) @ k[j] for j in range(24)], axis=1)
+        turned = jax.vmap(lambda d, k, q=q: rope.rotate(q, d, 1e4) @ k, out_axes=1)(jnp.asarray(distances).T, k)
         weights = jax.nn.softmax(jnp.where(np.tri(24, dtype=bool), turned * 8**-0.5, -jnp.inf), axis=-1)
         heads.append(weights @ v)
     np.testing.assert_allclose(y[0], jnp.concatenate(heads, -1) @ params["out"]["kernel"], rtol=1e-4, atol=1e-5)

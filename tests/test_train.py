@@ -134,6 +134,7 @@ def wait_for_checkpoint(job: subprocess.Popen, workdir: Path, seconds: float = 1
         time.sleep(0.1)
 
 
+@pytest.mark.slow  # within one process: tests/test_stops.py
 def test_sigterm_saves_and_kill_resumes(tmp_path):
     """SIGTERM: exit 75, this very step saved. kill -9: back to the last save. The end equals an unbroken run."""
     job = start(tmp_path / "broken", "--steps", "1000000")
@@ -267,6 +268,7 @@ def test_convolutions_on_a_cpu_are_trained_seed_by_seed(tmp_path):
     assert not ablation.together(TINY, vae.FAMILY, dataclasses.replace(launch, parallel="pmap"), 3)
 
 
+@pytest.mark.slow
 def test_an_ablation_killed_between_two_saves_goes_on_bit_for_bit(tmp_path):
     """Two seeds in one program; afterwards one of them lost its last checkpoints, as after a kill between two saves."""
     table(tmp_path / "whole", TINY, {}, 2)
@@ -281,6 +283,7 @@ def test_an_ablation_killed_between_two_saves_goes_on_bit_for_bit(tmp_path):
             np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverges_does_not_stop_the_others(tmp_path, capsys):
     def third_seed_diverges(cfg, *, batch_size, axis_name=None):
         algorithm = vae.algorithm(cfg, batch_size=batch_size, axis_name=axis_name)
@@ -358,7 +361,7 @@ def test_weight_decay_leaves_biases_and_gains_alone():
     params = {"kernel": jnp.ones((2, 2)), "gain": jnp.ones((3, 2)), "bias": jnp.ones(2), "list": [jnp.ones((2, 2))]}
     for name in ("adam", "muon"):
         tx = optimizer(Optim(name=name, lr=0.1, muon_lr=0.1, weight_decay=0.5, clip=0.0), 1)
-        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+        updates, _ = jax.jit(tx.update)(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
         after = optax.apply_updates(params, updates)
         np.testing.assert_allclose(after.pop("kernel"), 0.95, rtol=1e-6)
         assert all((p == 1.0).all() for p in jax.tree.leaves(after))
@@ -383,7 +386,7 @@ def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adam():
     updates = {}
     for name in ("adam", "muon"):
         tx = optimizer(Optim(name=name, lr=0.1, muon_lr=0.02, clip=0.0), 1)
-        updates[name], _ = tx.update(grads, tx.init(params), params)
+        updates[name], _ = jax.jit(tx.update)(grads, tx.init(params), params)
     for name in ("dense", "conv"):
         update = updates["muon"][name].pop("kernel").reshape(12, 12)
         sizes = np.linalg.svd(-update / 0.02, compute_uv=False)

@@ -156,9 +156,8 @@ def tiny():
     state = state.replace(params=scaled)
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     z = jnp.asarray(nodes, jnp.float32)[:, None]
-    conditional = [
-        vae.log_likelihood(TINY, state.params, jnp.broadcast_to(x, (120, *x.shape)), z) for x in jnp.asarray(IMAGES)
-    ]
+    likelihood = jax.jit(lambda x: vae.log_likelihood(TINY, state.params, jnp.broadcast_to(x, (120, *x.shape)), z))
+    conditional = [likelihood(x) for x in jnp.asarray(IMAGES)]
     return algorithm, state, np.log(np.exp(np.asarray(conditional, np.float64)) @ (weights / weights.sum()))
 
 
@@ -166,11 +165,12 @@ def test_probabilities_of_all_images_sum_to_one_and_the_bound_reaches_them(tiny)
     algorithm, state, log_p = tiny
     assert np.exp(log_p).sum() == pytest.approx(1.0, abs=1e-5)
     assert np.exp(log_p).max() / np.exp(log_p).min() > 2  # not a trivial model
-    bound = algorithm.log_prob(state, {"image": jnp.asarray(IMAGES)}, KEY)
+    bound = jax.jit(algorithm.log_prob)(state, {"image": jnp.asarray(IMAGES)}, KEY)
     assert (np.abs(np.asarray(bound.nats) - log_p) < 4 * np.asarray(bound.stderr)).all()
     assert (np.asarray(bound.stderr) < 0.05).all()
     keys = example_keys(KEY, 1000 * 9)
-    recon, kl = vae.elbo_terms(TINY, state.params, keys, jnp.tile(jnp.asarray(IMAGES), (1000, 1, 1, 1)))
+    terms = jax.jit(lambda *inputs: vae.elbo_terms(TINY, *inputs))
+    recon, kl = terms(state.params, keys, jnp.tile(jnp.asarray(IMAGES), (1000, 1, 1, 1)))
     evidence = np.asarray(recon - kl).reshape(1000, 9)
     assert (evidence.mean(0) < log_p + 4 * evidence.std(0) / math.sqrt(1000)).all()
 

@@ -11,15 +11,15 @@ integers; the density itself is exact.
 
 Differs from the paper: a 1x1 convolution is a fixed rotation times an LU matrix that starts as identity, the same
 rotation in all steps of a level; scales of couplings are bounded by a tanh (its sigmoid(s + 2) can vanish: NaN);
-conditioners have no actnorm; splines can take the place of affine maps.
+conditioners have no actnorm; splines can take the place of affine maps, and logits that of pixels.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 from genmap_jax.algorithm import Algorithm, Family
 from genmap_jax.optim import Optim
-from genmap_jax.options import Count, NotNegative, Positive, check_options
+from genmap_jax.options import Count, NotNegative, Positive, Range, check_options
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling as layers
 from genmap_jax.tractable.flow import images, linear
@@ -41,6 +41,9 @@ class Config:
     """Hidden channels of a conditioner; 512 in the paper."""
     transform: Literal["affine", "spline"] = "affine"
     """The elementwise map of couplings: a scale and a shift, or a rational-quadratic spline."""
+    logit: Annotated[float, Range(0, below=0.5)] = 0.0
+    """Grey values are squeezed into [logit, 1 - logit] and the flow is one of their logits (Real NVP has 0.05), which
+    helps where many pixels are black or white; 0 is a flow of the grey values themselves."""
     mixing: Literal["lu", "permutation"] = "lu"
     """What mixes channels before a coupling: a 1x1 convolution, or a reversal of their order as in Real NVP."""
     actnorm: bool = True
@@ -99,7 +102,7 @@ def flow(cfg: Config) -> Bijection:
     for count in reversed(channels[:-1]):
         rest = images.split_off(layers.affine(), images.ConvPrior, whole)
         whole = chain([images.squeeze(), steps(cfg, count, cfg.depth), rest])
-    return whole
+    return chain([images.logit(cfg.logit), whole]) if cfg.logit else whole
 
 
 def noise(cfg: Config) -> Bijection | None:

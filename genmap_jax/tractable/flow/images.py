@@ -1,16 +1,39 @@
-"""What flows of images are made of: squeeze, the multi-scale split with a learned prior, convolutional conditioners.
+"""What flows of images are made of: logits of pixels, squeeze, the multi-scale split with a learned prior,
+convolutional conditioners.
 
 Dinh et al. 2017, "Real NVP" (arXiv:1605.08803), section 3.6; Kingma & Dhariwal 2018, "Glow" (arXiv:1807.03039).
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from genmap_jax.algorithm import Array
 from genmap_jax.tractable.flow.bijection import Bijection, inverted
 from genmap_jax.tractable.flow.coupling import Elementwise
+
+
+def logit(alpha: float) -> Bijection:
+    """Pixels x in [-1, 1] -> logit(alpha + (1 - 2 alpha) (x + 1) / 2), elementwise (Dinh et al. 2017, section 4.1).
+
+    The ends of the scale of grey values, where many images have most of their pixels, are drawn apart: dequantised
+    black is no longer a spike but as wide as all other values together. Dequantised images lie within [-1, 1] and so
+    do images that come back; other numbers have no logit.
+    """
+    share = (1.0 - 2.0 * alpha) / 2.0
+
+    def forward(params, x, cond):
+        low, high = jnp.log(alpha + share * (1.0 + x)), jnp.log(alpha + share * (1.0 - x))
+        return low - high, (math.log(share) - low - high).reshape(len(x), -1).sum(-1)
+
+    def inverse(params, y, cond):
+        log_slope = jax.nn.log_sigmoid(y) + jax.nn.log_sigmoid(-y) - math.log(share)
+        return (jax.nn.sigmoid(y) - alpha) / share - 1.0, log_slope.reshape(len(y), -1).sum(-1)
+
+    return Bijection(lambda key, x, cond: {}, forward, inverse)
 
 
 def squeeze() -> Bijection:

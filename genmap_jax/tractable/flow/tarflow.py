@@ -17,7 +17,7 @@ from 1 along the patches (w - 1 is the paper's w). For likelihoods it trains on 
 noise_std=0. `log_prob` always measures the bound on the integers, which is loose for a model of noisy images.
 
 Differs from the paper: scales are bounded by a tanh; positions and classes enter the first layer only; the order of
-patches is that of rows.
+patches is that of rows; pixels may be modelled as logits.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from genmap_jax.nn.attention import attend, causal_mask, scaled_scores
 from genmap_jax.optim import Optim
 from genmap_jax.options import Count, NotNegative, Positive, Range, check_options
 from genmap_jax.spaces import Space
-from genmap_jax.tractable.flow import coupling
+from genmap_jax.tractable.flow import coupling, images, linear
 from genmap_jax.tractable.flow.bijection import Bijection, chain
 from genmap_jax.tractable.flow.density import flow_algorithm
 
@@ -62,6 +62,9 @@ class Config:
     """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
     label_drop: Annotated[float, Range(0, below=1)] = 0.1
     """The share of training examples whose label is hidden, so that sampling can be guided."""
+    logit: Annotated[float, Range(0, below=0.5)] = 0.0
+    """Grey values are squeezed into [logit, 1 - logit] and the flow is one of their normalised logits, which helps where
+    many pixels are black or white; 0 is a flow of the grey values themselves, as with `noise_std` it has to be."""
     noise_std: NotNegative = 0.0
     """Standard deviation of Gaussian noise on training images, in units of [-1, 1]; 0 dequantises uniformly."""
     optim: Optim = Optim()
@@ -301,13 +304,16 @@ def check(cfg: Config) -> None:
             f"guidance={cfg.guidance} needs a conditional and an unconditional model: "
             "set classes and label_drop, or guidance=1"
         )
+    if cfg.logit and cfg.noise_std:
+        raise ValueError(f"logit={cfg.logit}: noisy images have no logits; set noise_std=0, or logit=0")
     if cfg.denoise and not cfg.noise_std:
         raise ValueError("denoise=True needs a model of noisy images: set noise_std, or denoise=False")
 
 
 def flow(cfg: Config) -> Bijection:
     """The bijection of a configuration, from images [B, H, W, C] to latents [B, N, d]."""
-    maps = [patches(cfg.space.shape, cfg.patch)]
+    maps = [images.logit(cfg.logit), linear.actnorm()] if cfg.logit else []
+    maps.append(patches(cfg.space.shape, cfg.patch))
     for i in range(cfg.flows):
         maps += [transformer_flow(cfg)] + [reverse()] * (i < cfg.flows - 1)
     return chain(maps)
