@@ -63,8 +63,8 @@ class Config:
     label_drop: Annotated[float, Range(0, below=1)] = 0.1
     """The share of training examples whose label is hidden, so that sampling can be guided."""
     logit: Annotated[float, Range(0, below=0.5)] = 0.0
-    """Grey values are squeezed into [logit, 1 - logit] and the flow is one of their normalised logits, which helps where
-    many pixels are black or white; 0 is a flow of the grey values themselves, as with `noise_std` it has to be."""
+    """Grey values are squeezed into [logit, 1 - logit] and the flow is one of their normalised logits, which helps
+    where many pixels are black or white; 0 is a flow of the grey values themselves, as it is with `noise_std`."""
     noise_std: NotNegative = 0.0
     """Standard deviation of Gaussian noise on training images, in units of [-1, 1]; 0 dequantises uniformly."""
     optim: Optim = Optim()
