@@ -3,8 +3,8 @@
     python experiments/flow_digits.py
     python experiments/flow_digits.py --ablation all --seeds 3
 
-Differs from the paper: other data, 17 grey values; two levels; splines as elementwise maps; weight decay; averaged
-parameters; see also tractable/flow/glow.py.
+Differs from the paper: other data, 17 grey values; two levels; logits of pixels; splines as elementwise maps; weight
+decay; averaged parameters; see also tractable/flow/glow.py.
 """
 
 from genmap_jax.optim import Optim
@@ -24,6 +24,7 @@ CONFIG = Experiment(
         depth=4,
         width=64,
         transform="spline",
+        logit=0.01,
         optim=Optim(lr=1e-3, weight_decay=0.1, decay=STEPS * BATCH, final=0.01),
         ema_halflife=10_000,
     ),
@@ -32,6 +33,7 @@ CONFIG = Experiment(
 FAMILY = glow.FAMILY
 ABLATIONS = {
     "affine": {"model.transform": "affine"},
+    "no_logit": {"model.logit": 0.0},
     "no_actnorm": {"model.actnorm": False},
     "permutation": {"model.mixing": "permutation"},
     "variational": {"model.dequantisation": "variational"},
