@@ -3,8 +3,14 @@
     python experiments/flow_toy.py
     python experiments/flow_toy.py --data toy/moons
     python experiments/flow_toy.py --ablation all --seeds 3
+    genmap evaluate runs/flow_toy                        (the card, with both KL divergences to the true density)
 
-The density is exact, and so is the entropy of the data: KL(data || model) is the difference of two numbers.
+Expect KL(data || model) of these nats (seeds 0 to 2, by `genmap evaluate` on 100,000 new points; jax 0.10.2):
+
+    gaussians8    0.016 0.013 0.014        rings     0.041 0.045 0.041        checkerboard  0.021 0.020 0.021
+    moons         0.005 0.005 0.006        pinwheel  0.019 0.019 0.024
+
+Three seeds in one program take about 3 minutes on a CPU core. The ablations have not been run at full length.
 
 Differs from the paper: other data; actnorm; a bounded slope of splines; averaged parameters.
 """

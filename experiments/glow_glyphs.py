@@ -11,7 +11,7 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 from genmap_jax.tractable.flow import glow
 
-STEPS, BATCH = 800, 32
+STEPS, BATCH = 500, 32
 CONFIG = Experiment(
     name="glow_glyphs",
     data="glyphs",
