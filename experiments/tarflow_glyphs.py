@@ -5,8 +5,8 @@
     python experiments/tarflow_decoding.py runs/tarflow_glyphs
 
 Expect at most 1.084 ± 0.004 bits/dim given the label (seeds 0 to 2: 1.0928 1.0813 1.0785; three seeds in one program
-took 35 minutes on one busy CPU core, jax 0.10.2). Samples have the place, size and strokes of letters, but can hardly be
-read: 600 steps are few for a model of affine maps. Without logits, after 800 steps, it ended at 2.476 (seed 0). The
+took 35 minutes on one busy CPU core, jax 0.10.2). Samples have the place, size and strokes of letters, but can hardly
+be read: 600 steps are few for a model of affine maps. Without logits, after 800 steps, it ended at 2.476 (seed 0). The
 other ablations have not been run at full length.
 
 Differs from the paper: other data; a small network.
