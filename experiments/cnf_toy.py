@@ -4,6 +4,10 @@
     python experiments/cnf_toy.py --ablation all --seeds 3
     genmap evaluate runs/cnf_toy --model.divergence hutchinson       (trained once, measured with either divergence)
 
+Expect 1.802 ± 0.015 nats by the adaptive solver, where the entropy is 1.698: KL(data || model) of 0.103 0.078 0.130
+nats (seeds 0 to 2, on 2,000 test points, whose error of 0.05 nats is the same for all; three seeds in one program took
+about 25 minutes on one busy CPU core, jax 0.10.2). The ablations have not been run at full length.
+
 Differs from the paper: other data; a residual network modulated by time; Runge-Kutta in training;
 the penalties of Finlay et al. 2020; averaged parameters.
 """
