@@ -145,6 +145,22 @@ def test_minimax_is_zero_sum():
 # ---- penalties -------------------------------------------------------------------------------------------------------
 
 
+def test_several_updates_of_the_discriminator_do_not_hurry_its_schedule():
+    """Half of the decay is half of the examples for both players, though D has made three times as many updates: after
+    the decay neither moves, and at its last update before it D still does."""
+    optim = Optim(lr=1e-2, decay=4 * 6, clip=0.0)
+    cfg = gan.Config(space=vectors(2), latent=2, width=4, depth=1, critic_steps=3, r1=0.0, r2=0.0, optim=optim)
+    algorithm = gan.algorithm(cfg, batch_size=6)
+    step, state = jax.jit(algorithm.step), None
+    for i in range(5):
+        batch = {"x": jax.random.normal(jax.random.key(i), (6, 2))}
+        before = jax.jit(algorithm.init)(jax.random.key(9), batch) if state is None else state
+        state, _ = step(before, batch, jax.random.key(i))
+        for params in ("params_g", "params_d"):
+            pairs = zip(*(jax.tree.leaves(getattr(s, params)) for s in (before, state)), strict=True)
+            assert any(bool((a != b).any()) for a, b in pairs) == (i < 4), (params, i)
+
+
 def test_slopes_of_a_linear_critic():
     """R1 is |w|^2, whatever x; a unit slope is punished by (|w| - 1)^2; both keep examples apart."""
     w = jnp.arange(1.0, 13.0).reshape(2, 3, 2)

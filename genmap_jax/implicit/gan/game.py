@@ -135,6 +135,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     """The GAN as the runner sees it. Raises ValueError that names the field and the fix."""
     check(cfg, batch_size)
     tx, space = optimizer(cfg.optim, batch_size), cfg.space
+    tx_d = optimizer(cfg.optim, batch_size // cfg.critic_steps)  # examples in an update of D: schedules count them
     reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
 
     def draw(variables: Params, key_z: Array, key_u: Array, label: Array | None) -> tuple[Array, Params]:
@@ -167,7 +168,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             params_g=params_g,
             params_d=params_d,
             opt_g=tx.init(params_g),
-            opt_d=tx.init(params_d),
+            opt_d=tx_d.init(params_d),
             stats_g=stats_g,
             # own buffers: the step donates them all
             ema_g=None if cfg.ema_halflife is None else jax.tree.map(jnp.copy, {**params_g, **stats_g}),
@@ -191,7 +192,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
                 terms["sign_real"] = ada.statistic(terms["logit_real"], versus)
             return mean_terms(terms)
 
-        params_d, opt_d, _, metrics = player(loss, state.params_d, state.opt_d, tx, axis_name, (part,), cfg.accumulate)
+        params_d, opt_d, _, metrics = player(
+            loss, state.params_d, state.opt_d, tx_d, axis_name, (part,), cfg.accumulate
+        )
         anchors = None if state.anchors is None else move_anchors(state.anchors, metrics)
         return dataclasses.replace(state, params_d=params_d, opt_d=opt_d, anchors=anchors), metrics
 
