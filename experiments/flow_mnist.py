@@ -3,7 +3,12 @@
     genmap prepare mnist --raw FOLDER                    (the four original files)
     python experiments/flow_mnist.py
 
-Differs from the paper: other data; a small network.
+Expect at most 1.231 bits/dim (1,000 test images, 95 % interval 1.215 to 1.246; seed 0, jax 0.10.2) after 1,000 updates,
+which are 64,000 images or one pass over the data, in about 14 minutes on one CPU core. Many samples can be read.
+Published, after trainings of days: Real NVP 1.06, Glow 1.05, FFJORD 0.99 (Grathwohl et al. 2019, table 2). The
+ablations have not been run at full length.
+
+Differs from the paper: other data; logits of pixels; splines; a small network.
 """
 
 from genmap_jax.optim import Optim

@@ -7,7 +7,7 @@ Expect at most 0.860 ± 0.002 bits/dim given the label (seeds 0 to 2: 0.8625 0.8
 CPU core, jax 0.10.2); samples at temperature 0.8 are letters, many of which can be read. Without logits, after 800
 steps in the place of 500, it ended at 1.803 (seed 0). The other ablations have not been run at full length.
 
-Differs from the paper: other data; a small network; see also tractable/flow/glow.py.
+Differs from the paper: other data; logits of pixels; a small network; see also tractable/flow/glow.py.
 """
 
 from genmap_jax.optim import Optim

@@ -9,7 +9,7 @@ took 35 minutes on one busy CPU core, jax 0.10.2). Samples have the place, size 
 be read: 600 steps are few for a model of affine maps. Without logits, after 800 steps, it ended at 2.476 (seed 0). The
 other ablations have not been run at full length.
 
-Differs from the paper: other data; a small network.
+Differs from the paper: other data; logits of pixels; a small network.
 """
 
 from genmap_jax.optim import Optim
