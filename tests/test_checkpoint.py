@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from variants import chosen
 
 from genmap_jax import parallel
 from genmap_jax.algorithm import like_batch
@@ -43,7 +44,10 @@ def assert_equal(a, b):
 
 
 @pytest.mark.parametrize(
-    "family", families.named(["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan", "glow"])
+    "family",
+    chosen(
+        ["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan", "glow"], ["gpt", "vae", "ebm_vectors"]
+    ),
 )
 def test_ten_steps_are_five_and_a_restart_and_five(family, tmp_path):
     """Bit-exact, every leaf of the state, through the disk."""

@@ -472,7 +472,7 @@ def test_a_conditional_model_is_a_density_for_every_label():
     "how",
     chosen(
         [{"scan": True}, {"remat": "full"}, {"remat": "dots"}, {"scan": True, "remat": "full"}],
-        [{"scan": True, "remat": "full"}],
+        [],  # each compiles two models
     ),
 )
 def test_scan_and_remat_change_nothing(name, how):

@@ -15,6 +15,7 @@ AUTOENCODER = vae.Config(vectors(3), latent=2, hidden=(16,), scale="global", imp
 PRIOR = diffusion.Config(vectors(2), **diffusion.EDM, log_snr_max=9.0, log_snr_min=-9.0, width=16, blocks=1)
 
 
+@pytest.mark.slow
 def test_a_fresh_prior_gives_the_elbo():
     """F = 0 is the exact denoiser of N(0, I), so the bound is the ELBO: means within 4 s.e. and 0.02 nats."""
     n = 1000
