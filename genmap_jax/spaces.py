@@ -144,6 +144,10 @@ class Space:
         """The inverse of `dequantise`: the grey value in whose cell x lies, in float32."""
         return requantise(x, self.grey_levels) if self.image else x
 
+    def grey_values(self, x: Array) -> Array:
+        """`requantise` without rounding: real grey values, whole in the middle of a cell; vectors pass as they are."""
+        return (x + 1.0) * (self.grey_levels / 2.0) - 0.5 if self.image else x
+
     @property
     def log_cell(self) -> float:
         """What `dequantise` costs: log P(data) >= E[log p(x)] + log_cell, in nats; 0 for vectors."""

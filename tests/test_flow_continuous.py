@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from genmap_jax.samplers import ode
 from genmap_jax.spaces import vectors
 from genmap_jax.tractable.flow import continuous
 from genmap_jax.tractable.flow.bijection import log_normal
@@ -155,7 +156,7 @@ def test_hutchinson_is_unbiased_and_probes_are_averaged(linear_field, law):
 def test_rademacher_probes_have_no_variance_for_a_diagonal_jacobian(monkeypatch):
     monkeypatch.setattr(continuous, "velocity", lambda cfg, params, x, t, cond=None: x * params[None])
     diagonal = jnp.array([0.5, -1.0, 2.0, 0.1])
-    probes = continuous.rademacher(jax.random.split(jax.random.key(0), 64), 1, 4)
+    probes = ode.rademacher(jax.random.split(jax.random.key(0), 64), 1, 4)
     _, divergence, _, _ = continuous.dynamics(CFG, diagonal, probes)((jnp.ones((64, 4)), None, None, None), 0.0)
     np.testing.assert_allclose(divergence, diagonal.sum(), rtol=1e-6)
 

@@ -345,11 +345,7 @@ def check(cfg: Config) -> None:
     if cfg.sample_steps < denoising.least_steps(cfg.sampler):
         least = denoising.least_steps(cfg.sampler)
         raise ValueError(f"sample_steps={cfg.sample_steps}: sampler={cfg.sampler!r} needs at least {least}")
-    if cfg.guidance != 1.0 and (cfg.classes is None or not cfg.label_drop):
-        raise ValueError(
-            f"guidance={cfg.guidance} needs a conditional and an unconditional model: "
-            "set classes and label_drop, or guidance=1"
-        )
+    guidance.check_guidance(cfg.guidance, cfg.classes, cfg.label_drop)
     if not cfg.guidance_interval[0] < cfg.guidance_interval[1]:
         raise ValueError(f"guidance_interval={cfg.guidance_interval}: give the lower noise level first")
 

@@ -16,6 +16,19 @@ def unconditional(denoise: Denoise, null: int) -> Denoise:
     return lambda y, sigma, cond=None: denoise(y, sigma, jnp.full(y.shape[0], null, jnp.int32))
 
 
+def check_guidance(guidance: float, classes: int | None, label_drop: float) -> None:
+    """Raise ValueError unless the model is, or need not be, a conditional and an unconditional one at once.
+
+    guidance: the weight of the label in samples, 1 without guidance; classes: None is unconditional; label_drop: the
+    share of training examples whose label is hidden.
+    """
+    if guidance != 1.0 and (classes is None or not label_drop):
+        raise ValueError(
+            f"guidance={guidance} needs a conditional and an unconditional model: "
+            "set classes and label_drop, or guidance=1"
+        )
+
+
 def guided(
     denoise: Denoise,
     weak: Denoise,

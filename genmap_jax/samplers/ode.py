@@ -184,8 +184,8 @@ def transport(
     """
     batch, dims = x.shape
     if probes:
-        signs = jax.vmap(lambda key: jax.random.rademacher(key, (probes, dims), x.dtype))(keys)
-        vectors = jnp.swapaxes(signs, 0, 1)  # [K, B, D]
+        assert keys is not None  # of which probes are drawn
+        vectors = rademacher(keys, probes, dims).astype(x.dtype)
     else:
         vectors = jnp.broadcast_to(jnp.eye(dims, dtype=x.dtype)[:, None, :], (dims, batch, dims))
 
@@ -217,6 +217,11 @@ def transport(
         change = width * (0.5 * with_divergence(x, at(t0))[1] + div.sum(0) - 0.5 * div[-1])
     stderr = jnp.std(change, axis=-1, ddof=1) / math.sqrt(probes) if probes > 1 else None
     return y, change.mean(-1), stderr
+
+
+def rademacher(keys: Array, probes: int, dims: int) -> Array:
+    """Random signs for every example, float32. keys [B] -> [K, B, D]"""
+    return jnp.swapaxes(jax.vmap(lambda key: jax.random.rademacher(key, (probes, dims), jnp.float32))(keys), 0, 1)
 
 
 def flat(field: Callable, shape: tuple[int, ...]) -> Field:

@@ -239,9 +239,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def walk(state: State, key: Key, t: Array, cond: Cond | None = None) -> Array:
         check_cond(reads, len(t), cond)
         a, b = (latents(example_keys(k, len(t)), cfg.latent) for k in jax.random.split(key))
-        x = generate(cfg, averaged(state), slerp(a, b, t), (cond or {}).get("label"))
-        # the middle of a grey level's cell is its number
-        return (x + 1.0) * (space.grey_levels / 2.0) - 0.5 if space.image else x
+        return space.grey_values(generate(cfg, averaged(state), slerp(a, b, t), (cond or {}).get("label")))
 
     return Algorithm(
         reads=reads,

@@ -79,10 +79,7 @@ def repeat(block: Bijection, n: int, *, reversible: bool = False) -> Bijection:
     unroll = n if jax.default_backend() == "cpu" else 1
 
     def init(key, x, cond):
-        params = []
-        for i in range(n):
-            params.append(block.init(jax.random.fold_in(key, i), x, cond))
-            x, _ = block.forward(params[-1], x, cond)
+        params = chain([block] * n).init(key, x, cond)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
     def through(apply, params, x, cond, reverse):

@@ -12,9 +12,9 @@ be an artefact of the solver; so every example has a clock of its own,
 
     t(s) = s + w s (1 - s),   dx/ds = v(x, t(s)) t'(s),   w uniform in [-0.9, 0.9],
 
-which changes where the steps look and not what they integrate. Likelihoods and samples come from the
-adaptive solver of `samplers.ode` or from fixed steps. The divergence is exact or estimated by Hutchinson's probes; one
-may train with the estimate and evaluate exactly, from one checkpoint.
+which changes where the steps look and not what they integrate. Likelihoods and samples come from the adaptive solver of
+`samplers.ode` or from fixed steps. The divergence is exact or estimated by Hutchinson's probes; one may train with the
+estimate and evaluate exactly, from one checkpoint.
 
 Training without solving anything is flow matching: `approximate.diffusion` with the preset FLOW_MATCHING, whose
 `likelihood="ode"` is the density of the same kind of flow. It is not written a second time here.
@@ -223,11 +223,6 @@ def path(
     return solve(dynamics(cfg, params, probes, cond, clocks), start, 0.0, 1.0, cfg.steps)
 
 
-def rademacher(keys: Key, probes: int, dims: int) -> Array:
-    """Random signs. keys [B] -> [K, B, D]"""
-    return jnp.swapaxes(jax.vmap(lambda key: jax.random.rademacher(key, (probes, dims), jnp.float32))(keys), 0, 1)
-
-
 def log_density(
     cfg: Config, params: Params, keys: Key, x: Array, cond: Array | None = None
 ) -> tuple[Array, Array | None]:
@@ -238,7 +233,7 @@ def log_density(
         field = lambda x, t: velocity(cfg, params, x, t, cond)  # noqa: E731
         z, change, stderr = ode.transport(field, x, 0.0, 1.0, keys, probes=probes, tol=cfg.tol)
         return log_normal(z) + change, stderr
-    z, change, _, _ = path(cfg, params, x, rademacher(keys, probes, x.shape[-1]) if probes else None, cond)
+    z, change, _, _ = path(cfg, params, x, ode.rademacher(keys, probes, x.shape[-1]) if probes else None, cond)
     return log_normal(z) + change, None
 
 
@@ -275,7 +270,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def loss(params: Params, keys: Key, batch: Batch) -> dict[str, Array]:
         x = batch[cfg.space.field]
         probe_keys, clock_keys = per_example.split(keys)
-        probes = rademacher(probe_keys, 1, dims) if cfg.training_divergence == "hutchinson" else None
+        probes = ode.rademacher(probe_keys, 1, dims) if cfg.training_divergence == "hutchinson" else None
         clocks = 1.8 * per_example.uniform(clock_keys) - 0.9
         z, change, kinetic, jacobian = path(cfg, params, x, probes, one_hot(batch, cfg.classes), clocks)
         nats = log_normal(z) + change

@@ -146,8 +146,7 @@ def flow_algorithm(
         leaves, structure = jax.tree.flatten(a)
         ends = [sum(leaf.size for leaf in leaves[: i + 1]) // len(t) for i in range(len(leaves) - 1)]
         parts = [p.reshape(leaf.shape) for p, leaf in zip(jnp.split(between, ends, axis=-1), leaves, strict=True)]
-        x = decode(params, jax.tree.unflatten(structure, parts), cond)
-        return (x + 1.0) * (space.grey_levels / 2.0) - 0.5 if space.image else x
+        return space.grey_values(decode(params, jax.tree.unflatten(structure, parts), cond))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
         keys = example_keys(key, len(batch[space.field]))

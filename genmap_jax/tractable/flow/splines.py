@@ -6,11 +6,10 @@ identity, and the slopes at the ends are one, so the map is continuously differe
 
 Three things keep the numbers good (tests/test_flow_splines.py):
 * bins have a smallest width and height, `SMALLEST` of an equal share, which bounds the slopes. The error of x is that
-of
-  its last float32 digit, and y = f(x) has that error times the slope: with slopes of 10^4, which other codebases allow,
-  going back and forth moves points by 10^-2.
+  of its last float32 digit, and y = f(x) has that error times the slope: with slopes of 10^4, which other codebases
+  allow, going back and forth moves points by 10^-2.
 * the root of the quadratic of the inverse is taken in the form without cancellation, its discriminant is never
-negative.
+  negative.
 * a point outside of the box is replaced by zero before it enters the formula: the branch that `where` does not select
   would otherwise send NaN through the gradient.
 """

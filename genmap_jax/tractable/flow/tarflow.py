@@ -30,8 +30,10 @@ import jax.numpy as jnp
 
 from genmap_jax.algorithm import Algorithm, Array, Family, Params
 from genmap_jax.nn.attention import attend, causal_mask, scaled_scores
+from genmap_jax.nn.dit import normalised
 from genmap_jax.optim import Optim
 from genmap_jax.options import Count, NotNegative, Positive, Range, check_options
+from genmap_jax.samplers.guidance import check_guidance
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling, images, linear
 from genmap_jax.tractable.flow.bijection import Bijection, chain
@@ -148,12 +150,6 @@ class Transformer(nn.Module):
         return [(zeros, zeros)] * self.layers
 
 
-def normalised(x: Array) -> Array:
-    """Layer normalisation without gains: the dense layer that follows has them. [B, T, W]"""
-    x = x - x.mean(axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6)
-
-
 # ---- the bijections --------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +175,11 @@ def reverse() -> Bijection:
     return Bijection(lambda key, x, cond: {}, turn, turn)
 
 
+def said_of_each(out: Array) -> Array:
+    """What is said of the next patch -> what is said of each patch itself; zeros of the first. [B, N, d, 2]"""
+    return jnp.pad(out[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+
+
 def transformer_flow(cfg: Config) -> Bijection:
     """One autoregressive map of patches [B, N, d], eq. 3; its inverse decodes as the configuration says."""
     net = network(cfg)
@@ -188,7 +189,7 @@ def transformer_flow(cfg: Config) -> Bijection:
 
     def forward(params, x, cond):
         out, _ = net.apply({"params": params}, x, cond)
-        y, log_slope = AFFINE.forward(jnp.pad(out[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0))), x)
+        y, log_slope = AFFINE.forward(said_of_each(out), x)
         return y, log_slope.reshape(len(x), -1).sum(-1)
 
     def inverse(params, y, cond):
@@ -239,7 +240,7 @@ def _sequential(evaluate: Evaluate, z: Array) -> tuple[Array, Array, Array]:
     def fill(i, carry):  # patches before i are right, so is patch i after this
         x, log_slope = carry
         out, _ = evaluate(x, None, 0)
-        new, slope = AFFINE.inverse(jnp.pad(out[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0))), z)
+        new, slope = AFFINE.inverse(said_of_each(out), z)
         return x.at[:, i].set(new[:, i]), log_slope.at[:, i].set(slope[:, i])
 
     x, log_slope = jax.lax.fori_loop(0, z.shape[1], fill, (jnp.zeros_like(z), jnp.zeros_like(z)))
@@ -262,18 +263,9 @@ def _grouped(cfg: Config, evaluate: Evaluate, latents: Array) -> tuple[Array, Ar
             x, log_slope = AFFINE.inverse(jnp.concatenate([said, out[:, :-1]], axis=1), z)
             return x, log_slope, new, out[:, -1:]
 
-        def unfinished(carry):
-            _, moved, i = carry
-            return (moved > cfg.tolerance) & (i < size)
-
-        def again(carry):
-            x, _, i = carry
-            new = from_guess(x)[0]
-            return new, jnp.max(jnp.abs(new - x)), i + 1
-
         first, _ = AFFINE.inverse(jnp.broadcast_to(said, (batch, size, values, 2)), z)
-        moved = jnp.full((), jnp.inf if size > 1 else 0.0, latents.dtype)
-        x, _, rounds = jax.lax.while_loop(unfinished, again, (first, moved, jnp.zeros((), jnp.int32)))
+        most = size if size > 1 else 0  # the guess of one patch is right
+        x, rounds = coupling.inverse_by_iteration(lambda x: from_guess(x)[0], first, most, cfg.tolerance)
         x, log_slope, cache, said = from_guess(x)  # keeps the keys and values of the group
         return (cache, said), (x, log_slope, rounds + 1)
 
@@ -299,11 +291,7 @@ def check(cfg: Config) -> None:
         raise ValueError(f"group={cfg.group} does not divide the {tokens} patches of an image: use a divisor")
     if cfg.width % cfg.heads:
         raise ValueError(f"heads={cfg.heads} does not divide width={cfg.width}: use a divisor")
-    if cfg.guidance != 1.0 and (cfg.classes is None or not cfg.label_drop):
-        raise ValueError(
-            f"guidance={cfg.guidance} needs a conditional and an unconditional model: "
-            "set classes and label_drop, or guidance=1"
-        )
+    check_guidance(cfg.guidance, cfg.classes, cfg.label_drop)
     if cfg.logit and cfg.noise_std:
         raise ValueError(f"logit={cfg.logit}: noisy images have no logits; set noise_std=0, or logit=0")
     if cfg.denoise and not cfg.noise_std:
