@@ -54,7 +54,6 @@ from genmap_jax.optim import Optim, optimizer
 from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
 from genmap_jax.samplers import ode
 from genmap_jax.samplers.interpolation import slerp
-from genmap_jax.shapes import expect
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow.bijection import log_normal
 from genmap_jax.tractable.flow.density import one_hot, reads_of
@@ -117,7 +116,7 @@ class Velocity(nn.Module):
 
 def velocity(cfg: Config, params: Params, x: Array, t: Array, cond: Array | None = None) -> Array:
     """v(x, t), given a condition [B, C] or None. x [B, D], t [B] -> [B, D]"""
-    expect((None, *cfg.space.shape), x=x)
+    cfg.space.expect(x=x)
     return Velocity(cfg).apply({"params": params}, x, t, cond)  # type: ignore[return-value]
 
 
@@ -227,7 +226,7 @@ def log_density(
     cfg: Config, params: Params, keys: Key, x: Array, cond: Array | None = None
 ) -> tuple[Array, Array | None]:
     """log p(x) as evaluated, in nats [B], and its standard error over probes or None. x [B, D], keys [B]."""
-    expect((None, *cfg.space.shape), x=x)
+    cfg.space.expect(x=x)
     probes = cfg.probes if cfg.divergence == "hutchinson" else 0
     if cfg.solver == "adaptive":
         field = lambda x, t: velocity(cfg, params, x, t, cond)  # noqa: E731
