@@ -29,6 +29,29 @@ def discretised_logistic(v: Array, mean: Array, log_scale: Array, levels: int) -
     return jnp.where(v == 0, below, jnp.where(v == levels - 1, above, inside))
 
 
+def mixture_of_logistics(v: Array, logits: Array, mean: Array, log_scale: Array, coupling: Array, levels: int) -> Array:
+    """log P of every channel of a pixel given the channels before it, in nats; their sum is log P of the pixel.
+
+        P(v) = sum_k pi_k prod_c P(v_c; mean_ck + sum_{d < c} coupling_dck (v_d - (levels - 1) / 2), scale_ck)
+
+    Salimans et al. 2017 (arXiv:1701.05517), eq. 2 and 3: a component is of all channels at once, so a channel tells
+    those after it which component the pixel is of. Every factor is a `discretised_logistic`, in its exact form. In
+    units of one grey level.
+
+    v: [..., C], 0..levels-1, of any integer or float type. logits: [..., K], of pi. mean, log_scale: [..., C, K].
+    coupling: [..., C (C - 1) / 2, K], of the pairs (later, earlier) in the order (1, 0), (2, 0), (2, 1), (3, 0), ...
+    Returns [..., C].
+    """
+    centred = (v.astype(mean.dtype) - (levels - 1) / 2.0)[..., None]
+    terms = []
+    for c in range(v.shape[-1]):
+        shift = sum(coupling[..., c * (c - 1) // 2 + d, :] * centred[..., d, :] for d in range(c))
+        terms.append(discretised_logistic(v[..., c, None], mean[..., c, :] + shift, log_scale[..., c, :], levels))
+    so_far = jnp.cumsum(jnp.stack(terms, axis=-2), axis=-2)  # of the channels up to each, given the component
+    joint = jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1)[..., None, :] + so_far, axis=-1)
+    return jnp.diff(joint, axis=-1, prepend=jnp.zeros_like(joint[..., :1]))
+
+
 def discretised_gaussian(v: Array, mean: Array, sigma: Array | float, levels: int) -> Array:
     """log P(v) of integers 0..levels-1 under a Gaussian rounded to the nearest point of `spaces.to_grid`, elementwise.
 

@@ -317,6 +317,8 @@ PROCESSES = [
     ("device_check.py --data nonsense", {}, "nonsense"),
     ("export.py {run} out", {}, "not a GPT"),
     ("complete.py {run}", {}, "not a GPT"),
+    ("inpaint.py {run}", {}, "a PixelCNN"),
+    ("inpaint.py {run} --candidates 0", {}, "at least 1"),
 ]
 
 

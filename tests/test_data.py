@@ -660,6 +660,23 @@ def test_idx_files_round_trip(tmp_path, rng, packed):
         data.prepare("fashion_mnist", tmp_path, tmp_path / "other")
 
 
+def test_binary_mnist_is_drawn_once_with_the_probabilities_of_the_grey_values(tmp_path, rng):
+    """Pixels 0 and 1; grey 0 and 255 are certain, and the mean of all others is that of the grey values."""
+    splits = write_idx(tmp_path / "raw", rng, train=200)
+    data.prepare("binary_mnist", tmp_path, tmp_path / "raw")
+    source = data.load("binary_mnist", "train[:100%]", data_dir=tmp_path, reads={"image": images(28, 28, 1, 2)})
+    grey, labels = splits[TRAIN]
+    (again, _), (test, _) = (raw.BUILDERS["binary_mnist"].read(tmp_path / "raw")[split] for split in (TRAIN, TEST))
+    assert same_set(source, again, labels)
+    grey = grey[..., None]
+    assert (again[grey == 0] == 0).all() and (again[grey == 255] == 1).all()
+    for low in range(0, 250, 50):
+        where = (grey >= low) & (grey < low + 50)
+        error = (again[where] - grey[where] / 255.0).mean()
+        assert abs(error) < 4 * 0.5 / np.sqrt(where.sum())
+    assert (again[: len(test)] != test).any()
+
+
 @pytest.mark.parametrize("archive", [True, False])
 @pytest.mark.parametrize("classes", [10, 100])
 def test_cifar_files_round_trip(tmp_path, rng, archive, classes):

@@ -19,6 +19,7 @@ EMBEDDED = {"digits": "Digits", "glyphs": "Glyphs", "pydoc": "Pydoc"}
 """Module of this package: builder in it."""
 RAW = (
     "mnist",
+    "binary_mnist",
     "fashion_mnist",
     "kmnist",
     "cifar10",

@@ -33,6 +33,7 @@ class Raw(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Pass the folder that holds the original files."
     shape: tuple[int, int, int]
     classes: int
+    levels: int = 256  # of grey
 
     @classmethod
     def read(cls, folder: Path) -> dict[str, Arrays]:
@@ -54,7 +55,7 @@ class Raw(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "label": tfds.features.ClassLabel(num_classes=self.classes),
                 }
             ),
-            metadata=tfds.core.MetadataDict(levels=256),
+            metadata=tfds.core.MetadataDict(levels=self.levels),
         )
 
     def _split_generators(self, dl_manager):
@@ -76,7 +77,7 @@ def content(splits: dict[str, Arrays]) -> str:
     return sha.hexdigest()
 
 
-# ---- IDX: mnist, fashion_mnist, kmnist -------------------------------------------------------------------------------
+# ---- IDX: mnist, binary_mnist, fashion_mnist, kmnist -----------------------------------------------------------------
 
 
 class Idx(Raw, skip_registration=True):
@@ -97,6 +98,24 @@ class Idx(Raw, skip_registration=True):
 
 class Mnist(Idx, skip_registration=True):
     name = "mnist"
+
+
+class BinaryMnist(Idx, skip_registration=True):
+    """MNIST with pixels 0 and 1: each is 1 with probability grey value / 255, drawn once, so that the data are fixed.
+
+    Salakhutdinov & Murray 2008. Larochelle's files, on which likelihoods are published, were drawn in the same way with
+    other random numbers.
+    """
+
+    name, levels = "binary_mnist", 2
+
+    @classmethod
+    def read(cls, folder):
+        def drawn(images, seed):
+            return (np.random.default_rng(seed).integers(0, 255, images.shape) < images).astype(np.uint8)
+
+        splits = super().read(folder)
+        return {split: (drawn(x, seed), y) for seed, (split, (x, y)) in enumerate(splits.items())}
 
 
 class FashionMnist(Idx, skip_registration=True):
@@ -312,5 +331,6 @@ class OpenWebText(RawText, skip_registration=True):
 
 
 BUILDERS: dict[str, type[Raw] | type[RawText]] = {
-    builder.name: builder for builder in (Mnist, FashionMnist, Kmnist, Cifar10, Cifar100, TinyShakespeare, OpenWebText)
+    builder.name: builder
+    for builder in (Mnist, BinaryMnist, FashionMnist, Kmnist, Cifar10, Cifar100, TinyShakespeare, OpenWebText)
 }

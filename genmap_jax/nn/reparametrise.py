@@ -1,4 +1,4 @@
-"""Weight reparametrisations: spectral norm and equalised learning rate.
+"""Weight reparametrisations: spectral norm, weight normalisation and equalised learning rate.
 
 Both are pure functions from a tree of parameters to one of the same shapes, applied outside of the network, so any
 network can have them: `network.apply(normalise(params, vectors), x)`. They change the leaves named "kernel" (last axis:
@@ -65,6 +65,23 @@ def _with_vectors(fn, vectors: Params, params: Params) -> Params:
 
 def _unit(x: Array) -> Array:
     return x / (jnp.linalg.norm(x) + 1e-12)
+
+
+# ---- weight normalisation --------------------------------------------------------------------------------------------
+
+
+def weight_norm(params: Params) -> Params:
+    """W / |W| for every output of every kernel, over all of its inputs: the direction of weight normalisation.
+
+    Salimans & Kingma 2016 (arXiv:1602.07868), eq. 2. The length, g there, is a parameter of the layer that multiplies
+    its output ("gain"). The last axis counts outputs in transposed convolutions too.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, w: direction(w) if path[-1].key == "kernel" else w, params)
+
+
+def direction(w: Array) -> Array:
+    """A kernel [..., outputs] with unit norm for each output."""
+    return w * jax.lax.rsqrt(jnp.square(w).sum(tuple(range(w.ndim - 1)), keepdims=True) + 1e-12)
 
 
 # ---- equalised learning rate -----------------------------------------------------------------------------------------

@@ -1,0 +1,51 @@
+"""A PixelCNN++ on 8x8 digits. Salimans et al. 2017, https://arxiv.org/abs/1701.05517
+
+    python experiments/pixelcnn_digits.py
+    python experiments/pixelcnn_digits.py --ablation all --seeds 3
+    python experiments/inpaint.py runs/pixelcnn_digits --keep top
+
+Differs from the paper: 17 grey values, a network of 32 filters at two resolutions with two blocks each, weight decay
+and a cosine decay of the learning rate.
+"""
+
+from genmap_jax.optim import Optim
+from genmap_jax.run.config import Experiment
+from genmap_jax.spaces import images
+from genmap_jax.tractable import pixelcnn
+
+STEPS, BATCH = 1000, 32
+CONFIG = Experiment(
+    name="pixelcnn_digits",
+    data="digits",
+    steps=STEPS,
+    batch_size=BATCH,
+    eval_every=500,
+    model=pixelcnn.Config(
+        space=images(8, 8, 1, levels=17),
+        filters=32,
+        blocks=2,
+        scales=2,
+        mixtures=5,
+        optim=Optim(lr=3e-3, b1=0.95, b2=0.9995, weight_decay=0.01, decay=STEPS * BATCH, final=0.03),
+        ema_halflife=100 * BATCH,
+    ),
+)
+FAMILY = pixelcnn.FAMILY
+ABLATIONS = {
+    "no_skips": {"model.skips": False},
+    "no_data_init": {"model.data_init": False},
+    "mixtures_1": {"model.mixtures": 1},
+    "mixtures_10": {"model.mixtures": 10},
+    "categorical": {"model.head": "categorical"},
+    "no_strides": {"model.scales": 1},
+    "attention": {"model.attention": (1,)},
+    "no_dropout": {"model.dropout": 0.0},
+    "gated": {f"model.{name}": value for name, value in pixelcnn.GATED.items()},
+    "class_conditional": {"model.classes": 10},  # bits of the image given its label
+    "no_ema": {"model.ema_halflife": None},
+}
+
+if __name__ == "__main__":
+    from genmap_jax.commands.experiment import main
+
+    main(CONFIG, FAMILY, ABLATIONS)

@@ -1,0 +1,65 @@
+"""Our PixelCNN++ beside the one in PyTorch of `experiments/peers/pixelcnn.py`: equal parameters, equal outputs."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from genmap_jax.spaces import images
+from genmap_jax.tractable import pixelcnn
+
+torch = pytest.importorskip("torch", reason="the reference runs on it; in the extra parity")
+pytestmark = pytest.mark.slow
+
+PEER = Path(__file__).parents[1] / "experiments" / "peers" / "pixelcnn.py"
+
+
+@functools.cache
+def peer():
+    spec = importlib.util.spec_from_file_location("peer_pixelcnn", PEER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        pixelcnn.Config(space=images(8, 8, 1, levels=17), filters=8, blocks=2, scales=1, mixtures=3),
+        pixelcnn.Config(space=images(8, 8, 3), filters=8, blocks=2, scales=3, mixtures=3),
+        pixelcnn.Config(space=images(32, 32, 3), filters=8, blocks=1, scales=3, mixtures=10),
+    ],
+    ids=["8x8 grey", "8x8 colour", "32x32 colour"],
+)
+def test_outputs_log_probabilities_and_gradients_are_those_of_pytorch(cfg):
+    """In float32 the outputs, in nats; the log-probability of a pixel's mixture in float64 there."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, cfg.space.levels, (3, *cfg.space.shape)).astype(np.uint8)
+    params = jax.jit(functools.partial(pixelcnn.init_params, cfg))(jax.random.key(0), x)
+    params = jax.tree.map(lambda p: p + 0.05 * rng.standard_normal(p.shape).astype(np.float32), params)
+    theirs = peer().give(peer().Network(cfg, peer().outputs(cfg)).eval(), params)
+    assert sum(p.numel() for p in theirs.parameters()) == sum(p.size for p in jax.tree.leaves(params))
+
+    out = theirs(peer().grid(cfg, x))
+    ours = jax.jit(functools.partial(pixelcnn.outputs, cfg))(params, x)
+    np.testing.assert_allclose(ours, out.detach().numpy().transpose(0, 2, 3, 1), atol=1e-4)
+
+    exact = peer().log_prob(cfg, out.double(), peer().grid(cfg, x).double())
+    nats = jax.jit(functools.partial(pixelcnn.log_prob, cfg))(params, x)
+    np.testing.assert_allclose(nats / cfg.space.dims, exact.detach().numpy() / cfg.space.dims, atol=1e-4)
+    np.testing.assert_allclose(nats, exact.detach().numpy(), rtol=2e-6)
+
+    (exact.sum() / cfg.space.dims).backward()
+    gradients = jax.jit(jax.grad(lambda p: pixelcnn.log_prob(cfg, p, x).sum() / cfg.space.dims))(params)
+    expected = dict(theirs.named_parameters())
+    for path, ours in jax.tree.leaves_with_path(gradients):
+        *owner, name = (part.key for part in path)
+        found = expected[".".join([*owner, {"kernel": "v", "gain": "g", "bias": "b"}[name]])].grad.numpy()
+        if name == "kernel":
+            found = found.transpose(2, 3, 1, 0)
+            found = found[::-1, ::-1] if owner[-1].startswith("up_") else found
+        scale = max(1e-3, np.abs(found).max())
+        np.testing.assert_allclose(np.asarray(ours) / scale, found / scale, atol=2e-4, err_msg=str(path))
