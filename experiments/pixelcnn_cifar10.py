@@ -41,7 +41,7 @@ ABLATIONS = {
     "attention": {"model.attention": (2,)},
     "pixelsnail": {f"model.{name}": value for name, value in pixelcnn.PIXELSNAIL.items()},
     "no_dropout": {"model.dropout": 0.0},
-    "class_conditional": {"model.classes": 10, "model.filters": 192},
+    "class_conditional": {"model.classes": 10},
 }
 
 if __name__ == "__main__":

@@ -318,6 +318,7 @@ PROCESSES = [
     ("export.py {run} out", {}, "not a GPT"),
     ("complete.py {run}", {}, "not a GPT"),
     ("inpaint.py {run}", {}, "a PixelCNN"),
+    ("pixel_samplers.py {run}", {}, "a PixelCNN"),
     ("inpaint.py {run} --candidates 0", {}, "at least 1"),
 ]
 

@@ -16,7 +16,7 @@ from genmap_jax.run import runs
 FOLDER = Path(__file__).parents[1] / "experiments"
 NOT_EXPERIMENTS = {
     *("benchmarks", "complete", "device_check", "export", "inpaint", "long_context"),
-    *("post_hoc_ema", "reversible_memory", "sampler_steps", "tarflow_decoding"),
+    *("pixel_samplers", "post_hoc_ema", "reversible_memory", "sampler_steps", "tarflow_decoding"),
 }
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_EXPERIMENTS)
 

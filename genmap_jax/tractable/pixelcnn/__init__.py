@@ -12,10 +12,11 @@ dataclasses.replace(cfg, **pixelcnn.GATED).
 
 Differs from the paper: the probabilities of the mixture are exact in both tails (the paper's code takes a density where
 a difference of two sigmoids is small, and is off by up to 2 nats there); a class is a learned bias in every block, as
-there, but labels may be dropped, for guidance; the learning rate decays by a cosine, not exponentially. `GATED` differs
-from its papers by the blocks, the weight normalisation and the head of PixelCNN++: channels of a pixel depend on each
-other in the head, not by masks. `PIXELSNAIL` differs from its paper by one attention block of one head in the middle,
-whose keys and values are features of the pixels and not the pixels themselves.
+there, but labels may be dropped, for guidance; the initialisation sees the first batch without dropout; the learning
+rate decays by a cosine, not exponentially. `GATED` differs from its papers by the blocks, the weight normalisation and
+the head of PixelCNN++: channels of a pixel depend on each other in the head, not by masks. `PIXELSNAIL` differs from
+its paper by one attention block of one head in the middle, whose keys and values are features of the pixels and not the
+pixels themselves.
 
     config      the options, the choices of published models
     network     shifted convolutions, gated blocks, the two streams

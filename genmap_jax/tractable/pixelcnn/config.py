@@ -23,7 +23,7 @@ class Config:
     """Two streams of shifted convolutions see all pixels before (PixelCNN++); one stream of masked convolutions has a
     blind spot above and to the right (PixelCNN)."""
     filters: Count = 160
-    """Every layer has this many channels (PixelCNN++: 160; its class-conditional model: 192)."""
+    """Every layer has this many channels."""
     blocks: Count = 5
     """Every scale has this many gated residual blocks on the way down, and as many or one more on the way up."""
     scales: Count = 3
