@@ -134,7 +134,10 @@ class Network(nn.Module):
 
 
 def log_prob(cfg, out, x):
-    """The mixture of logistics in the form of the paper's code. out [B, D, H, W], x [B, C, H, W] on the grid -> [B]"""
+    """The mixture of logistics. out [B, D, H, W], x [B, C, H, W] on the grid from -1 to 1 -> [B]
+
+    In units of that grid, as in the paper's code, but without its density in the place of small differences.
+    """
     batch, channels, height, width = x.shape
     K, half = cfg.mixtures, 1.0 / (cfg.space.levels - 1)
     out = out.unflatten(1, (-1, K))  # [B, 1 + 2 C + pairs, K, H, W]
@@ -147,11 +150,8 @@ def log_prob(cfg, out, x):
         for d in range(c):
             m = m + coupling[:, c * (c - 1) // 2 + d] * x[:, d, None]
         centred, inverse = x[:, c, None] - m, torch.exp(-log_scale[:, c])
-        plus, minus, mid = inverse * (centred + half), inverse * (centred - half), inverse * centred
-        delta = torch.sigmoid(plus) - torch.sigmoid(minus)
-        density = mid - log_scale[:, c] - 2.0 * F.softplus(mid) + math.log(2.0 * half)
-        inside = torch.where(delta > 1e-5, torch.log(delta.clamp(min=1e-12)), density)
-        first, last = plus - F.softplus(plus), -F.softplus(minus)
+        first, last = F.logsigmoid(inverse * (centred + half)), F.logsigmoid(-inverse * (centred - half))
+        inside = first + last + torch.log(-torch.expm1(-2.0 * half * inverse))
         edge = x[:, c, None]
         total = total + torch.where(edge < -0.999, first, torch.where(edge > 0.999, last, inside))
     return torch.logsumexp(total, 1).flatten(1).sum(1)
@@ -178,7 +178,8 @@ def give(network: Network, params) -> Network:
 
 
 def grid(cfg: pixelcnn.Config, batch: np.ndarray) -> torch.Tensor:
-    x = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2))).float()
+    x = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+    x = x.float() if x.dtype == torch.uint8 else x
     return x * (2.0 / (cfg.space.levels - 1)) - 1.0
 
 
