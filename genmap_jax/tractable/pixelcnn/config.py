@@ -76,6 +76,11 @@ class Config:
         label = {} if self.classes is None else {"label": labels(self.classes)}
         return {"image": self.space} | label
 
+    @property
+    def kinds(self) -> int:
+        """The number of labels that the network knows: the classes, then "none", if labels are dropped."""
+        return (self.classes or 0) + (self.label_drop > 0)
+
 
 SAMPLING = ("sampler", "temperature", "guidance", "candidates")
 """The options that only sampling reads: they may be changed after training."""

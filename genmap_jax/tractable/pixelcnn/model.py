@@ -1,5 +1,7 @@
 """A PixelCNN as pure functions of its parameters: the density of images, drawing and completing them, the algorithm."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,7 @@ def outputs(cfg: Config, params: Params, images: Array, label: Array | None = No
     expect_label(label, len(images), cfg.classes, none=cfg.label_drop > 0)
     x, weights = cfg.space.to_grid(images), weight_norm(params)
     if keys is None or not cfg.dropout:
-        return PixelCNN(cfg).apply({"params": weights}, x, label)
+        return cast(Array, PixelCNN(cfg).apply({"params": weights}, x, label))
 
     def one(x, label, key):  # every example with a key of its own
         label = None if label is None else label[None]
@@ -96,12 +98,12 @@ def generate(
     Raises ValueError unless exactly one of keys and noise is given, for a label as `outputs`, and for known pixels of
         another shape or with values that are no grey values.
     """
-    if (keys is None) == (noise is None):
+    if keys is not None and noise is None:
+        noise = per_example.uniform(keys, cfg.space.shape)
+    elif keys is not None or noise is None:
         raise ValueError(
             f"a PixelCNN draws from keys or from noise: give exactly one of keys=[n] and noise=[n, *{cfg.space.shape}]"
         )
-    if noise is None:
-        noise = per_example.uniform(keys, cfg.space.shape)
     expect((None, *cfg.space.shape), noise=noise)
     expect_label(label, len(noise), cfg.classes, none=cfg.label_drop > 0)
     if known is not None:
@@ -123,7 +125,7 @@ def complete(cfg: Config, params: Params, keys: Array, known: Array, label: Arra
         return generate(cfg, params, keys=keys, label=label, known=known)[0]
     candidate_keys, choice_keys = per_example.split(keys)
     candidate_keys = jax.vmap(lambda key: jax.random.split(key, count))(candidate_keys).reshape(n * count)
-    known, label = (None if x is None else jnp.repeat(x, count, axis=0) for x in (known, label))
+    known, label = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), (known, label))
     drawn, _ = generate(cfg, params, keys=candidate_keys, label=label, known=known)
     nats = channel_log_prob(cfg, params, jnp.nan_to_num(drawn).astype(cfg.space.dtype), label)
     weights = jnp.where(known >= 0, nats, 0.0).reshape(n, count, -1).sum(-1)
@@ -168,15 +170,15 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         label = label_of(batch)
         if label is not None and cfg.label_drop:
             drop = jax.vmap(lambda key: jax.random.bernoulli(key, cfg.label_drop))(label_keys)
-            label = jnp.where(drop, cfg.classes, label)
+            label = jnp.where(drop, cfg.kinds - 1, label)
         return log_prob(cfg, params, batch["image"], label, dropout_keys)
 
     loss = exact_likelihood.negative_log_likelihood(nats, cfg.space.dims)
 
     def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
-        known = None if cond is None else cond.get("known")
-        if known is not None:
-            cond = {name: value for name, value in cond.items() if name != "known"} or None
+        known = None
+        if cond is not None and "known" in cond:
+            known, cond = cond["known"], {name: value for name, value in cond.items() if name != "known"} or None
         check_cond(cfg.reads, n, cond)
         label = None if cond is None else cond["label"]
         if known is not None:

@@ -160,13 +160,14 @@ class Up(WeightNorm):
     @nn.compact
     def __call__(self, x: Array | None, at: At | None = None) -> Array:
         if at is None:
+            assert x is not None  # on whole images every scale runs
             return self.grown(x)
         if x is not None:
             new = self.grown(x)  # [B, 2, 2 n, F]
             shape = (len(new), 2, at.width, self.features)
             kept = self.variable("cache", "rows", jnp.zeros, shape, new.dtype)
             kept.value = jax.lax.dynamic_update_slice(kept.value, new, (0, 0, at.first // 2 * 2, 0))
-        rows = self.get_variable("cache", "rows")
+        rows: Array = self.get_variable("cache", "rows")
         size = (len(rows), 1, at.width if at.col is None else 1, self.features)
         return jax.lax.dynamic_slice(rows, (0, at.row % 2, at.first, 0), size)
 
@@ -198,8 +199,7 @@ class Block(nn.Module):
         y = nn.Dropout(cfg.dropout, deterministic=not self.train)(concat_elu(y))
         y = Conv(cfg, 2 * cfg.filters, self.window, scale=0.1, name="second")(y, at)
         if label is not None:
-            kinds = cfg.classes + (cfg.label_drop > 0)
-            table = self.param("label", nn.initializers.normal(0.05), (kinds, 2 * cfg.filters))
+            table = self.param("label", nn.initializers.normal(0.05), (cfg.kinds, 2 * cfg.filters))
             y = y + table[label].astype(y.dtype)[:, None, None]
         value, gate = jnp.split(y, 2, axis=-1)
         return x + value * nn.sigmoid(gate)
@@ -280,11 +280,10 @@ class Stream(nn.Module):
             if scale == cfg.scales - 1:
                 skips.pop()
             else:
-                coarse = Conv(cfg, cfg.filters, self.window, stride=2, name=f"down_{scale}")(x, at)
+                coarse: Array | None = None
+                below = Conv(cfg, cfg.filters, self.window, stride=2, name=f"down_{scale}")(x, at)
                 if at is None or at.scales > scale + 1:
-                    coarse = run(scale + 1, coarse, None if at is None else at.coarser())
-                else:
-                    coarse = None
+                    coarse = run(scale + 1, below, None if at is None else at.coarser())
                 onto = RIGHT if self.window.masked else self.window  # what ends at a pixel must not write before it
                 x = Up(cfg, cfg.filters, onto, name=f"up_{scale}")(coarse, at)
             for skip in reversed(skips):

@@ -16,7 +16,7 @@ them, not given what comes after (see `model.complete`).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def generate(
     """
     known = jnp.full(noise.shape, -1, jnp.int32) if known is None else known.astype(jnp.int32)
     if label is not None and cfg.guidance != 1.0:
-        label = jnp.concatenate([label, jnp.full_like(label, cfg.classes)])
+        label = jnp.concatenate([label, jnp.full_like(label, cfg.kinds - 1)])
     task = Task(weight_norm(params), label, noise, known)
     return {"naive": _naive, "fixed_point": _fixed_point, "cached": _cached}[cfg.sampler](cfg, task)
 
@@ -119,7 +119,7 @@ def _cached(cfg: Config, task: Task) -> tuple[Array, Array]:
 
     def scales(*place: Array) -> Array:
         """How many scales beside the finest have a pixel here."""
-        return sum(jnp.all(jnp.stack(place) % 2**k == 0).astype(jnp.int32) for k in range(1, cfg.scales))
+        return jnp.stack([jnp.all(jnp.stack(place) % 2**k == 0) for k in range(1, cfg.scales)]).sum(dtype=jnp.int32)
 
     def each_depth(run: Callable, *place: Array):
         """`run` with the number of scales that it is to run, which is compiled, at a place, which is not."""
@@ -165,7 +165,7 @@ def _network(cfg: Config, task: Task, image: Array) -> Array:
     """The outputs for all pixels of images [n, H, W, C], without and with "none" for a label."""
     copies = 1 if task.label is None else len(task.label) // len(image)
     x = jnp.tile(to_grid(image, cfg.space.grey_levels), (copies, 1, 1, 1))
-    return PixelCNN(cfg).apply({"params": task.weights}, x, task.label)
+    return cast(Array, PixelCNN(cfg).apply({"params": task.weights}, x, task.label))
 
 
 def _empty(cfg: Config, n: int):
