@@ -117,10 +117,13 @@ FAMILIES = {
     "pixelcnn": Case(
         pixelcnn.FAMILY,
         pixelcnn.Config(
-            **{"space": DIGITS, **PIXELCNN, "scales": 2, "classes": 10, "label_drop": 0.1},
+            **{"space": DIGITS, **PIXELCNN, "scales": 1, "classes": 10, "label_drop": 0.1},
             ema_halflife=50.0,
         ),
         "exact",
+    ),
+    "pixelcnn_strides": Case(
+        pixelcnn.FAMILY, pixelcnn.Config(space=DIGITS, **PIXELCNN, scales=2), "exact", {"guidance": 1.0}
     ),
     "pixelcnn_colour": Case(
         pixelcnn.FAMILY,

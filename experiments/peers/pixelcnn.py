@@ -1,6 +1,6 @@
 """Our PixelCNN++ beside the same network in PyTorch: the same streams, blocks, weight normalisation, loss, optimizer.
 
-Training: one update on digits (8x8, 17 grey values, no strides) and on colour images (32x32, two strides).
+Training: one update on digits (8x8, 17 grey values, one stride) and on colour images (32x32, two strides).
 Sampling: four colour images of 16x16, where PyTorch runs the whole network for every pixel, as the paper's code does.
 
 The network below is written from the paper, in its conventions: outputs are shifted and not inputs, transposed
@@ -25,7 +25,7 @@ from genmap_jax.tractable import pixelcnn
 
 ADAM = Optim(lr=1e-3, b1=0.95, b2=0.9995, clip=0.0)
 DIGITS = pixelcnn.Config(
-    space=images(8, 8, 1, levels=17), filters=32, blocks=2, scales=1, mixtures=5, optim=ADAM, ema_halflife=1e4
+    space=images(8, 8, 1, levels=17), filters=24, blocks=1, scales=2, mixtures=5, optim=ADAM, ema_halflife=1e4
 )
 COLOUR = pixelcnn.Config(space=images(32, 32, 3), filters=32, blocks=2, optim=ADAM, ema_halflife=1e4)
 
