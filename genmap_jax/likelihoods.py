@@ -43,13 +43,16 @@ def mixture_of_logistics(v: Array, logits: Array, mean: Array, log_scale: Array,
     Returns [..., C].
     """
     centred = (v.astype(mean.dtype) - (levels - 1) / 2.0)[..., None]
+    joint = jax.nn.log_softmax(logits, axis=-1)  # of the component and the channels so far
+    before: Array | float = 0.0
     terms = []
     for c in range(v.shape[-1]):
         shift = sum(coupling[..., c * (c - 1) // 2 + d, :] * centred[..., d, :] for d in range(c))
-        terms.append(discretised_logistic(v[..., c, None], mean[..., c, :] + shift, log_scale[..., c, :], levels))
-    so_far = jnp.cumsum(jnp.stack(terms, axis=-2), axis=-2)  # of the channels up to each, given the component
-    joint = jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1)[..., None, :] + so_far, axis=-1)
-    return jnp.diff(joint, axis=-1, prepend=jnp.zeros_like(joint[..., :1]))
+        joint += discretised_logistic(v[..., c, None], mean[..., c, :] + shift, log_scale[..., c, :], levels)
+        so_far = jax.nn.logsumexp(joint, axis=-1)
+        terms.append(so_far - before)
+        before = so_far
+    return jnp.stack(terms, axis=-1)
 
 
 def discretised_gaussian(v: Array, mean: Array, sigma: Array | float, levels: int) -> Array:

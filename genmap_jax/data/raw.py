@@ -112,7 +112,7 @@ class BinaryMnist(Idx, skip_registration=True):
     @classmethod
     def read(cls, folder):
         def drawn(images, seed):
-            return (np.random.default_rng(seed).integers(0, 255, images.shape) < images).astype(np.uint8)
+            return (np.random.default_rng(seed).integers(0, 255, images.shape, np.uint8) < images).astype(np.uint8)
 
         splits = super().read(folder)
         return {split: (drawn(x, seed), y) for seed, (split, (x, y)) in enumerate(splits.items())}

@@ -1,8 +1,8 @@
 """Weight reparametrisations: spectral norm, weight normalisation and equalised learning rate.
 
-Both are pure functions from a tree of parameters to one of the same shapes, applied outside of the network, so any
-network can have them: `network.apply(normalise(params, vectors), x)`. They change the leaves named "kernel" (last axis:
-outputs) and "embedding" (last axis: features) and leave all others as they are.
+All are pure functions from a tree of parameters to one of the same shapes, applied outside of the network:
+`network.apply(normalise(params, vectors), x)`. They change the leaves named "kernel" (last axis: outputs), and
+spectral norm also those named "embedding" (last axis: features), and leave all others as they are.
 """
 
 import math

@@ -40,14 +40,14 @@ class Config:
     """This share of the activations inside of every block is dropped in training."""
 
     head: Literal["logistic", "categorical", "bernoulli"] = "logistic"
-    """The law of a channel is a discretised mixture of logistics, one free probability for every grey value, or one
-    probability of the value 1, for images of two values."""
+    """The law of a channel: a discretised mixture of logistics, a free probability for every grey value, or for images
+    of two values the probability of a 1."""
     mixtures: Count = 10
     """The mixture of logistics has this many components; other heads do not read it."""
 
     sampler: Literal["cached", "fixed_point", "naive"] = "cached"
-    """Samples are drawn with row caches, one pixel's activations for each pixel; by fixed-point iteration, the whole
-    network until nothing changes; or naively, the whole network for each pixel. All give the same images."""
+    """How samples are drawn: "cached" computes every layer once at every pixel, "fixed_point" runs the whole network
+    until nothing changes any more, "naive" runs it for every pixel. All give the same images, but for rounding."""
     temperature: Positive = 1.0
     """Samples are drawn from p^(1 / temperature), normalised for every channel. The likelihood is always that of p."""
     guidance: NotNegative = 1.0
@@ -55,8 +55,8 @@ class Config:
     it labels count more. It needs label_drop."""
 
     candidates: Count = 1
-    """Where pixels are given, an image is chosen among this many by how well it explains those that were given after
-    the drawn ones. 1 takes what was drawn from the pixels before alone; many approach the model's own conditional
+    """Where pixels are given, an image is chosen among this many by the probability of the given pixels that come
+    after the drawn ones. 1 takes what was drawn from the pixels before alone; many approach the model's own conditional
     law."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -34,10 +34,13 @@ from genmap_jax.tractable.pixelcnn.network import PixelCNN
 # ---- the density -----------------------------------------------------------------------------------------------------
 
 
-def init_params(cfg: Config, key: Key, images: Array) -> Params:
-    """Random parameters; gains and biases by the images, as `Config.data_init` says. images [B, H, W, C]"""
-    label = None if cfg.classes is None else jnp.zeros(len(images), jnp.int32)
-    return PixelCNN(cfg).init(key, cfg.space.to_grid(images), label)["params"]
+def init_params(cfg: Config, key: Key, images: Array, label: Array | None = None) -> Params:
+    """Random parameters, gains and biases by the images, as `Config.data_init` says.
+
+    images [B, H, W, C], label int32 [B] of a conditional model. Raises ValueError as `outputs`.
+    """
+    expect_label(label, len(images), cfg.classes, none=cfg.label_drop > 0)
+    return cast(Params, PixelCNN(cfg).init(key, cfg.space.to_grid(images), label)["params"])
 
 
 def outputs(cfg: Config, params: Params, images: Array, label: Array | None = None, keys: Array | None = None) -> Array:
@@ -159,11 +162,11 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         raise ValueError(f"batch_size={batch_size} does not divide into accumulate={cfg.accumulate} parts")
     tx = optimizer(cfg.optim, batch_size)
 
-    def init(key: Key, batch: Batch) -> State:
-        return init_state(init_params(cfg, key, batch["image"]), tx, cfg.ema_halflife)
-
     def label_of(batch: Batch) -> Array | None:
         return None if cfg.classes is None else batch["label"]
+
+    def init(key: Key, batch: Batch) -> State:
+        return init_state(init_params(cfg, key, batch["image"], label_of(batch)), tx, cfg.ema_halflife)
 
     def nats(params: Params, keys: Key, batch: Batch) -> Array:
         dropout_keys, label_keys = per_example.split(keys)

@@ -12,7 +12,7 @@ of rows with the last taps masked: it knows less (the blind spot).
 
 The same modules run in three ways: on whole images; on one row (`At.col` None), for what depends on rows before only;
 and on one pixel. In the last two every convolution keeps the rows of its input that its window can still reach, in the
-collection "cache", and a scale runs at the pixels that exist there: `At.scales` says how many do.
+collection "cache". A coarser scale runs only at rows and columns that it has, so `At.scales` says how many run here.
 """
 
 from functools import partial
@@ -72,7 +72,8 @@ FIRST = {"two_stream": (Window((1, 3), 1), Window((2, 1))), "masked": (Window((3
 
 
 def concat_elu(x: Array) -> Array:
-    """elu of x and of -x: as many gradients as a linear layer, twice the channels. Shang et al. 2016."""
+    """elu of x and of -x, twice as many channels: where one has no gradient the other one has. Shang et al. 2016
+    (arXiv:1603.05201), with the elu of Clevert et al. 2016."""
     return nn.elu(jnp.concatenate([x, -x], axis=-1))
 
 

@@ -1,7 +1,8 @@
 """Drawing images pixel by pixel, in three ways that give the same integers, with pixels that are given if so wished.
 
 The law of a channel is inverted at a uniform number, one for each channel of each pixel, so the noise of an image is as
-large as the image: v is the first value whose cumulated probability exceeds u.
+large as the image: v is the first value whose cumulated probability exceeds u. Rounding differs among the three ways,
+so a value differs where u happens to lie within a rounding error of such a sum.
 
     naive         the whole network for every pixel
     fixed_point   all pixels at once from a guess, again until nothing changes. After n sweeps at least the first n
