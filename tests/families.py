@@ -91,7 +91,6 @@ def other_value(kind: Any, value: Any) -> Any:
 DECODING = {"top_k": 5, "top_p": 0.9, "min_p": 0.05, "stop": 3}  # in place of None
 DENOISING = {"sample_schedule": "linear", "guidance_interval": (0.1, 10.0), "bound_steps": 7}
 DIGITS = images(8, 8, 1, levels=17)
-PIXELCNN = {"filters": 8, "blocks": 1, "mixtures": 2}
 EBM = {"width": 16, "depth": 1, "chain_steps": 2, "sample_steps": 3, "ais_chains": 8, "ais_temperatures": 5}
 DIFFUSION = {"width": 16, "blocks": 1, "sample_steps": 4, "bound_draws": 4}
 SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
@@ -117,28 +116,19 @@ FAMILIES = {
     "pixelcnn": Case(
         pixelcnn.FAMILY,
         pixelcnn.Config(
-            **{"space": DIGITS, **PIXELCNN, "scales": 1, "classes": 10, "label_drop": 0.1},
-            ema_halflife=50.0,
+            **{"space": DIGITS, "filters": 8, "blocks": 1, "scales": 2, "mixtures": 2, "classes": 10},
+            **{"label_drop": 0.1, "ema_halflife": 50.0},
         ),
         "exact",
-    ),
-    "pixelcnn_strides": Case(
-        pixelcnn.FAMILY, pixelcnn.Config(space=DIGITS, **PIXELCNN, scales=2), "exact", {"guidance": 1.0}
     ),
     "pixelcnn_colour": Case(
         pixelcnn.FAMILY,
         pixelcnn.Config(
-            **{"space": images(4, 4, 3, levels=5), **PIXELCNN, "scales": 1, "head": "categorical", "attention": (0,)},
-            **{"remat": True, "accumulate": 2},
+            **{"space": images(4, 4, 3, levels=5), "filters": 8, "blocks": 1, "scales": 1, "head": "categorical"},
+            **{"attention": (0,), "remat": True, "accumulate": 2},
         ),
         "exact",
         {"guidance": 1.0},  # there is nothing to guide
-    ),
-    "pixelcnn_gated": Case(
-        pixelcnn.FAMILY,
-        pixelcnn.Config(space=DIGITS, **pixelcnn.GATED | {"filters": 8, "blocks": 1}),
-        "exact",
-        {"guidance": 1.0},
     ),
     "spline_flow": Case(
         spline.FAMILY, spline.Config(space=vectors(3), layers=2, width=8, blocks=1, bins=4, classes=10), "exact"
