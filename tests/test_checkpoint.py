@@ -46,7 +46,8 @@ def assert_equal(a, b):
 @pytest.mark.parametrize(
     "family",
     chosen(
-        ["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan", "glow"], ["gpt", "vae", "ebm_vectors"]
+        ["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan", "glow", "pixelcnn"],
+        ["gpt", "vae", "ebm_vectors"],
     ),
 )
 def test_ten_steps_are_five_and_a_restart_and_five(family, tmp_path):

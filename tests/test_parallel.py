@@ -37,6 +37,8 @@ def train(case: families.Case, kind: str, devices: int, fsdp: bool):
 FAMILIES = [
     "gpt",
     "gpt_labels",
+    "pixelcnn",
+    "pixelcnn_colour",
     "spline_flow",
     "glow",
     "tarflow",

@@ -34,6 +34,8 @@ MEANINGS: dict[str, set[float]] = {
         name: {0}
         for name in (
             "label_drop",
+            "dropout",
+            "attention",
             "eta",
             "churn",
             "guidance",

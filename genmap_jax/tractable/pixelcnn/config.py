@@ -37,7 +37,7 @@ class Config:
     """After the way down at these scales (0 is the finest) stands an attention block, as in PixelSNAIL (Chen et al.
     2018, arXiv:1712.09763)."""
     dropout: Annotated[float, Range(0, below=1)] = 0.5
-    """This share of the activations inside of every block is dropped in training."""
+    """This share of the activations inside of every block is dropped in training; 0 drops nothing."""
 
     head: Literal["logistic", "categorical", "bernoulli"] = "logistic"
     """The law of a channel: a discretised mixture of logistics, a free probability for every grey value, or for images
