@@ -13,7 +13,7 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 from genmap_jax.tractable import pixelcnn
 
-STEPS, BATCH = 1500, 32
+STEPS, BATCH = 1000, 32
 CONFIG = Experiment(
     name="pixelcnn_digits",
     data="digits",
