@@ -5,7 +5,7 @@
     python experiments/inpaint.py runs/pixelcnn_digits --keep top
 
 Differs from the paper: 17 grey values, a network of 24 filters at two resolutions with one block each, 0.2 M
-parameters, weight decay and a cosine decay of the learning rate.
+parameters, 5 components, weight decay, a cosine decay of the learning rate.
 """
 
 from genmap_jax.optim import Optim

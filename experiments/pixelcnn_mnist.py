@@ -6,8 +6,9 @@
 Published there, in nats of test data: 81.30 for a PixelCNN, 79.20 for a diagonal BiLSTM. An image has 784 pixels, so
 nats are 543.4 times the bits/dim that are printed.
 
-Differs from the paper: the network is that of PixelCNN++, with 32 filters; pixels were drawn from the grey values with
-other random numbers than Larochelle's.
+Differs from the paper: the network is that of PixelCNN++, with 24 filters and one block at each of three resolutions;
+it sees 16,000 images, a quarter of an epoch; pixels were drawn from the grey values with other random numbers than
+Larochelle's.
 """
 
 from genmap_jax.optim import Optim
@@ -15,23 +16,23 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 from genmap_jax.tractable import pixelcnn
 
-STEPS, BATCH = 4000, 32
+STEPS, BATCH = 1000, 16
 CONFIG = Experiment(
     name="pixelcnn_mnist",
     data="binary_mnist",
     steps=STEPS,
     batch_size=BATCH,
     eval_examples=1000,
-    eval_every=2000,
-    sample_every=2000,
+    eval_every=500,
+    sample_every=500,
     model=pixelcnn.Config(
         space=images(28, 28, 1, levels=2),
         head="bernoulli",
-        filters=32,
-        blocks=2,
-        dropout=0.2,
+        filters=24,
+        blocks=1,
+        dropout=0.1,
         optim=Optim(lr=3e-3, b1=0.95, b2=0.9995, decay=STEPS * BATCH, final=0.03),
-        ema_halflife=200 * BATCH,
+        ema_halflife=100 * BATCH,
     ),
 )
 FAMILY = pixelcnn.FAMILY
