@@ -139,6 +139,7 @@ def _cached(cfg: Config, task: Task) -> tuple[Array, Array]:
 
         def rows_with(depth, cache, old):
             new, cache = apply(cache, "rows", above, task.label, At(r, None, width, depth))
+            # Scales that do not run at this row run at none of its pixels: theirs are kept for their shapes alone.
             return Rows(new.above, new.stream and old.stream | new.stream), cache
 
         def one_pixel(carry, c):
