@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from genmap_jax.optim import Optim
 from genmap_jax.options import Count, Natural, NotNegative, Positive, Range, check_options
+from genmap_jax.samplers.guidance import check_guidance
 from genmap_jax.spaces import Space, labels
 
 
@@ -111,8 +112,4 @@ def check(cfg: Config) -> None:
         raise ValueError(f"attention={cfg.attention}: name each scale once, 0..{cfg.scales - 1}")
     if cfg.label_drop and cfg.classes is None:
         raise ValueError(f"label_drop={cfg.label_drop} drops labels of a conditional model: set classes, or leave it 0")
-    if cfg.guidance != 1.0 and (cfg.classes is None or not cfg.label_drop):
-        raise ValueError(
-            f"guidance={cfg.guidance} needs a conditional and an unconditional model: set classes and label_drop, or "
-            "guidance=1"
-        )
+    check_guidance(cfg.guidance, cfg.classes, cfg.label_drop)
