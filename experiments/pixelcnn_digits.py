@@ -4,6 +4,10 @@
     python experiments/pixelcnn_digits.py --ablation all --seeds 3
     python experiments/inpaint.py runs/pixelcnn_digits --keep top
 
+Expect 1.766 ± 0.002 bits/dim on test data (exact; mean ± standard error of seeds 0 to 2: 1.7627 1.7700 1.7645) and
+FD-own64 7.6 ± 0.7 (real 3.9 ± 1.0) after 90 s of training on a CPU core with jax 0.10.2. A GPT that trains as long ends
+at 1.841.
+
 Differs from the paper: 17 grey values, a network of 24 filters at two resolutions with one block each, 0.2 M
 parameters, 5 components, weight decay, a cosine decay of the learning rate.
 """

@@ -158,9 +158,10 @@ def test_glow_step_is_that_of_normflows():
 
 
 def _convolutions(couple):
-    """The three convolutions of the conditioner: OIHW -> HWIO."""
+    """The three convolutions of the conditioner: OIHW -> HWIO, without the pixels of the 1x1 one."""
     layers = [m for m in couple.modules() if isinstance(m, torch.nn.Conv2d)]
-    return {
+    params = {
         f"Conv_{i}": {"kernel": array(m.weight).transpose(2, 3, 1, 0), "bias": array(m.bias)}
         for i, m in enumerate(layers)
     }
+    return params | {"Conv_1": params["Conv_1"] | {"kernel": params["Conv_1"]["kernel"][0, 0]}}

@@ -77,8 +77,13 @@ def reuses(jaxpr) -> list[str]:
 
 
 def parts(eqn):
-    """The programs inside of an equation, each with the place of its first argument."""
+    """The programs inside of an equation, each with the place of its first argument.
+
+    None of a backward pass that computes a forward pass again (`jax.checkpoint`): it draws the same numbers on purpose.
+    """
     p = eqn.params
+    if p.get("differentiated"):
+        return []
     if "branches" in p:
         return [(branch, 1) for branch in p["branches"]]
     if "cond_jaxpr" in p:
@@ -131,6 +136,9 @@ def test_reuse_is_found():
     again = lambda way: lambda k: jax.lax.map(lambda x: x + draw(way(k)), jnp.zeros(3))  # noqa: E731
     assert of(again(lambda k: k)) == ["draw, draw"] and not of(again(jax.random.clone))
     assert not of(lambda k: draw(jax.random.fold_in(k, 0)) + draw(jax.random.fold_in(k, 1)))
+    remat = lambda way: lambda k: jax.grad(jax.checkpoint(lambda x: jnp.sin(x * way(k))))(1.0)  # noqa: E731
+    assert not of(remat(lambda k: draw(jax.random.fold_in(k, 1))))
+    assert of(remat(lambda k: draw(k) + draw(k))) == ["draw, draw"]
     assert not of(lambda k: draw(k) + draw(jax.random.clone(k)))  # on purpose
 
 
