@@ -117,18 +117,9 @@ FAMILIES = {
         pixelcnn.FAMILY,
         pixelcnn.Config(
             **{"space": DIGITS, "filters": 8, "blocks": 1, "scales": 2, "mixtures": 2, "classes": 10},
-            **{"label_drop": 0.1, "ema_halflife": 50.0},
+            **{"label_drop": 0.1, "remat": True, "ema_halflife": 50.0},
         ),
         "exact",
-    ),
-    "pixelcnn_colour": Case(
-        pixelcnn.FAMILY,
-        pixelcnn.Config(
-            **{"space": images(4, 4, 3, levels=5), "filters": 8, "blocks": 1, "scales": 1, "head": "categorical"},
-            **{"attention": (0,), "remat": True, "accumulate": 2},
-        ),
-        "exact",
-        {"guidance": 1.0},  # there is nothing to guide
     ),
     "spline_flow": Case(
         spline.FAMILY, spline.Config(space=vectors(3), layers=2, width=8, blocks=1, bins=4, classes=10), "exact"

@@ -525,36 +525,36 @@ def test_intervals_of_a_distance_cover_without_being_too_wide(shift):
 @pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 0.1])
 def test_intervals_of_distances_cover(shift):
-    """FD and KD of equal and different laws, D = 64, N = 250, 100 repetitions: 95 % intervals hold the mean value in
-    0.90 or more, and are at most 1.35 times as wide as the spread asks for; a bootstrap's are 1.7 to 2.3 times."""
+    """FD and KD of equal and different laws, D = 64, N = 250, 40 repetitions: 95 % intervals hold the mean value in
+    0.88 or more, and are at most 1.35 times as wide as the spread asks for; a bootstrap's are 1.7 to 2.3 times."""
     rng, found = np.random.default_rng(0), {"FD-x": [], "KD-x": []}
-    for seed in range(100):
+    for seed in range(40):
         held_out, generated = rng.normal(size=(500, 64)), shift + rng.normal(size=(250, 64))
         for name, number in quality.distances(held_out=held_out, generated=generated, name="x", seed=seed).items():
             found[name].append((number.value, number.low, number.high))
     for name, numbers in found.items():
         value, low, high = np.array(numbers).T
-        assert np.mean((low <= value.mean()) & (value.mean() <= high)) >= 0.9, name
+        assert np.mean((low <= value.mean()) & (value.mean() <= high)) >= 0.88, name
         assert 0.85 < (high - low).mean() / (2 * 1.96 * value.std()) < 1.35, name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 0.2])
 def test_intervals_of_neighbours_cover(shift):
-    """Equal and different laws, D = 64, N = 250, 200 repetitions: each 95 % interval holds its expectation, which 600
-    further pairs give, in 0.90 to 0.99. (The terms of one pair, resampled with the balls held fixed: 0.70 to 0.86.)"""
+    """Equal and different laws, D = 64, N = 250, 80 repetitions: each 95 % interval holds its expectation, which 300
+    further pairs give, in 0.88 or more. (The terms of one pair, resampled with the balls held fixed: 0.70 to 0.86.)"""
     rng, fields = np.random.default_rng(0), ("precision", "recall", "density", "coverage")
     draw = lambda: (rng.normal(size=(500, 64)), shift + rng.normal(size=(250, 64)))  # noqa: E731
-    pairs = [prdc(real=x[:250], generated=y) for x, y in (draw() for _ in range(600))]
+    pairs = [prdc(real=x[:250], generated=y) for x, y in (draw() for _ in range(300))]
     truth = {field: np.mean([getattr(pair, field).mean() for pair in pairs]) for field in fields}
     held = dict.fromkeys(fields, 0)
-    for seed in range(200):
+    for seed in range(80):
         held_out, generated = draw()
         numbers = quality.neighbours(held_out=held_out, generated=generated, name="x", seed=seed)
         for field in fields:
             number = numbers[f"{field}-x"]
             held[field] += number.low <= truth[field] <= number.high
-    assert all(0.9 <= count / 200 <= 0.99 for count in held.values()), held
+    assert all(count / 80 >= 0.88 for count in held.values()), held
 
 
 def test_null_floor_draws_disjoint_parts_of_the_size_asked_for():

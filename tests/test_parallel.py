@@ -38,7 +38,6 @@ FAMILIES = [
     "gpt",
     "gpt_labels",
     "pixelcnn",
-    "pixelcnn_colour",
     "spline_flow",
     "glow",
     "tarflow",
