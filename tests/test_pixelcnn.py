@@ -76,13 +76,20 @@ def seen_pixels(cfg):
         pytest.param({}, id="strides"),
         pytest.param({"scales": 1, "attention": (0,)}, id="attention", marks=pytest.mark.slow),
         pytest.param({"scales": 3, "blocks": 2, "attention": (1, 2)}, id="8x8", marks=pytest.mark.slow),
-        pytest.param({"scales": 3, "blocks": 2, "skips": False}, id="no skips", marks=pytest.mark.slow),
     ],
 )
 def test_the_jacobian_is_exactly_zero_for_the_future_and_nowhere_zero_for_the_past(changes):
     side = 8 if changes.get("blocks") else 6  # one block reaches no further
     cfg = config(side, side, 3, head="categorical", **changes)
     np.testing.assert_array_equal(seen_pixels(cfg), np.tri(side * side, k=-1, dtype=bool))
+
+
+@pytest.mark.slow
+def test_without_long_skips_the_nearest_pixels_are_lost():
+    """What two pixels of one coarse pixel know of each other passes by the skips alone. The future stays unseen."""
+    seen = seen_pixels(config(8, 8, 1, skips=False))
+    assert not (seen & ~np.tri(64, k=-1, dtype=bool)).any()
+    assert not seen[1, 0] and seen[2, 0] and seen[63].sum() > 40
 
 
 @pytest.mark.slow
