@@ -28,6 +28,7 @@ def once():
 # ---- probabilities ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_probability_zero_is_the_identity():
     """Of all transforms together, to the last bit: no image is resampled for nothing."""
     apply = jax.jit(lambda p: augment.augment(X, KEYS, p, (*augment.ADA, *augment.DIFFAUGMENT, "scaling")))

@@ -66,6 +66,7 @@ def test_ten_steps_are_five_and_a_restart_and_five(family, tmp_path):
     assert_equal(whole, run(case, algorithm, place, state, 5, 10, compiled))
 
 
+@pytest.mark.slow
 def test_eight_devices_restore_on_two(tmp_path):
     """The EBM's buffer is split over devices: saved from eight under pmap, restored on two under mesh and on one."""
     case = families.FAMILIES["ebm"]

@@ -141,6 +141,7 @@ def test_likelihood_is_of_the_label_it_is_given(likelihood, steps):
     assert jnp.all(jnp.abs(at(0) - at(1)) > 1e-4)
 
 
+@pytest.mark.slow
 def test_untrained_model_of_images_is_a_distribution_of_integers():
     """F = 0 is the exact denoiser of N(0, data_std^2): bound and ODE of 2 pixels sum to at most 1, and nearly to it.
 

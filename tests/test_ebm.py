@@ -227,6 +227,7 @@ def test_update_is_the_difference_of_mean_energy_gradients():
     np.testing.assert_allclose(metrics["energy_gap"], gap, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_untrained_model_is_the_reference_in_nats_of_the_integers():
     """Before training: log-density of N(mu, s^2) without error, and probabilities of integers that sum to 1."""
     cfg = ebm.Config(space=vectors(3), width=4, depth=1, mu=0.3, s=0.8, ais_chains=8, ais_temperatures=3)

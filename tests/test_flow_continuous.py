@@ -116,6 +116,7 @@ def test_a_conditional_flow_is_a_density_for_every_label():
     np.testing.assert_allclose(change, jnp.linalg.slogdet(jacobian)[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_adjoint_gradients_are_those_of_back_propagation():
     """Within 1e-4 of the largest gradient, of the log-density by parameters and by data, at 64 steps."""
     x, params = random_flow()

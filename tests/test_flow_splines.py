@@ -61,7 +61,7 @@ def test_zeros_are_the_identity():
     np.testing.assert_allclose(log_slope, 0.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", chosen([1.0, 10.0, 50.0, 1000.0], [10.0, 1000.0]))
+@pytest.mark.parametrize("scale", chosen([1.0, 10.0, 50.0, 1000.0], [1000.0]))
 @pytest.mark.parametrize("direction", [splines.forward, splines.inverse])
 def test_never_nan_in_value_or_gradient(direction, scale):
     """At every knot, at both ends, one ulp beside them, far outside and at infinity's edge; with huge parameters."""

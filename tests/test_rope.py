@@ -68,6 +68,7 @@ def test_dual_chunks_present_no_distance_beyond_the_window(chunk, window):
             assert distances[i, j] == query - j % chunk
 
 
+@pytest.mark.slow
 def test_dual_chunk_attention_against_its_distance_matrix():
     """One layer: attention from scores of every pair rotated to its own distance, one pair at a time: 1e-5."""
     cfg = gpt.Config(vocab=11, length=24, layers=1, heads=2, width=16, **gpt.LLAMA, chunk=6, trained=8)

@@ -134,6 +134,7 @@ def test_tokens_are_made_once_and_by_the_file_at_hand(root, bpe, tmp_path, capsy
     assert "once" in capsys.readouterr().err and len(tokens) > len(whole(root, "test", str(bpe))[1])
 
 
+@pytest.mark.slow
 def test_a_gpt_is_trained_on_packed_characters(root, tmp_path):
     """Through the runner: bits per byte of a model of uniform characters, and samples as text."""
     vocab = whole(root, "test", "characters")[0].levels
