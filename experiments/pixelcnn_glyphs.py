@@ -4,6 +4,10 @@
     python experiments/pixelcnn_glyphs.py --seeds 3
     python experiments/inpaint.py runs/pixelcnn_glyphs --keep left
 
+Expect 0.628 ± 0.002 bits/dim of the image given its label, on test data (exact; mean ± standard error of seeds 0 to 2
+on 500 images: 0.6266 0.6257 0.6316), after 8 minutes of one CPU core with jax 0.10.2; `gpt_glyphs` ends at 0.663. Most
+samples can be read.
+
 Differs from the paper: one channel, labels, a network of 24 filters with one block at each of three resolutions, 5
 components, dropout of 0.1, a cosine decay of the learning rate.
 """
