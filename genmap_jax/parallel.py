@@ -29,6 +29,11 @@ def mean(tree: Any, axis_name: str | None) -> Any:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
+def gather(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """The whole batch, from this device's part of it: [b, ...] -> [B, ...], in the order of the examples."""
+    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
 def total(size: int, axis_name: str | None) -> int:
     """Global number of examples of a per-device batch of `size` (a Python int: known while tracing)."""
     return size if axis_name is None else size * jax.lax.axis_size(axis_name)

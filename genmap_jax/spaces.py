@@ -197,6 +197,14 @@ def dequantise(v: Array, keys: Array, levels: int) -> Array:
     return (v.astype(jnp.float32) + per_example.uniform(keys, v.shape[1:])) * (2.0 / levels) - 1.0
 
 
+def dither(x: Array, keys: Array, levels: int) -> Array:
+    """Generated images plus the noise that `dequantise` gives real ones, centred: x is the middle of its cell.
+
+    Without it a discriminator could tell real from generated images by the grid of grey values alone. keys: [B].
+    """
+    return x + (per_example.uniform(keys, x.shape[1:]) - 0.5) * (2.0 / levels)
+
+
 def requantise(x: Array, levels: int) -> Array:
     """The cell of `dequantise` that holds x, as float32; values outside [-1, 1) go to the end cells, NaN stays NaN."""
     return _clipped(jnp.floor((x + 1.0) * (levels / 2.0)), levels)

@@ -21,7 +21,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run import config as configs
 from genmap_jax.run import loop, runs
 from genmap_jax.run.config import Experiment
-from genmap_jax.spaces import Space, images, vectors
+from genmap_jax.spaces import Space, dither, images, vectors
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 
@@ -371,7 +371,7 @@ def test_real_and_generated_images_share_one_noise(levels):
     middle = (2.0 * v.astype(jnp.float32) + 1.0) / levels - 1.0
     keys = example_keys(jax.random.key(0), 1)
     np.testing.assert_allclose(
-        gan.dither(middle, keys, levels), images(levels, 1, 1, levels).dequantise(v, keys), atol=1e-6
+        dither(middle, keys, levels), images(levels, 1, 1, levels).dequantise(v, keys), atol=1e-6
     )
     np.testing.assert_array_equal(images(levels, 1, 1, levels).requantise(middle), v)
 

@@ -1,6 +1,6 @@
-"""Weight reparametrisations: spectral norm, weight normalisation and equalised learning rate.
+"""Weight reparametrisations: spectral norm, weight normalisation, equalised learning rate; orthogonal regularisation.
 
-All are pure functions from a tree of parameters to one of the same shapes, applied outside of the network:
+All but the last are pure functions from a tree of parameters to one of the same shapes, applied outside of the network:
 `network.apply(normalise(params, vectors), x)`. They change the leaves named "kernel" (last axis: outputs), and
 spectral norm also those named "embedding" (last axis: features), and leave all others as they are.
 """
@@ -57,6 +57,21 @@ def normalise(params: Params, vectors: Params) -> Params:
         return w if u is None else w / (jnp.linalg.norm(w.reshape(-1, w.shape[-1]) @ u) + 1e-6)
 
     return _with_vectors(divide, vectors, params)
+
+
+def orthogonality(params: Params) -> Array:
+    """Sum over all kernels of |W^T W (1 - I)|^2, the squared inner products of different columns, its filters.
+
+    Zero for orthogonal filters of any norm. Brock et al. 2019 (arXiv:1809.11096), eq. 3.
+    """
+
+    def of(w: Array) -> Array:
+        w = w.reshape(-1, w.shape[-1])
+        gram = w.T @ w
+        return jnp.square(gram - jnp.diag(jnp.diagonal(gram))).sum()
+
+    leaves = jax.tree.leaves_with_path(params)
+    return sum((of(w) for path, w in leaves if path[-1].key == "kernel"), jnp.zeros(()))
 
 
 def _with_vectors(fn, vectors: Params, params: Params) -> Params:

@@ -23,7 +23,6 @@ from genmap_jax.implicit.gan.game import (
     algorithm,
     averaged,
     discriminate,
-    dither,
     generate,
     latents,
 )
@@ -39,7 +38,6 @@ __all__ = [
     "algorithm",
     "averaged",
     "discriminate",
-    "dither",
     "generate",
     "latents",
 ]

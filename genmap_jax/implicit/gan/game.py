@@ -52,7 +52,7 @@ from genmap_jax.objectives.discriminator import Judge, d_terms, g_terms, move_an
 from genmap_jax.optim import optimizer
 from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.shapes import expect, expect_label
-from genmap_jax.spaces import labels
+from genmap_jax.spaces import dither, labels
 
 
 @flax.struct.dataclass
@@ -101,11 +101,6 @@ def discriminate(
 def latents(keys: Array, dims: int) -> Array:
     """z ~ N(0, I), one draw per key. keys [B] -> [B, dims]"""
     return per_example.normal(keys, (dims,))
-
-
-def dither(x: Array, keys: Array, levels: int) -> Array:
-    """Generated images plus the noise that dequantisation gives real ones, centred: x is the middle of its cell."""
-    return x + (per_example.uniform(keys, x.shape[1:]) - 0.5) * (2.0 / levels)
 
 
 def _generator(cfg: Config, axis_name: str | None, variables: Params, z: Array, label: Array | None, train: bool):
