@@ -4,8 +4,8 @@
     python experiments/biggan_imagenet128.py
 
 Not trained by us; the paper reports an Inception score of 166.5 and an FID of 7.4 with truncation, on 128 to 512 cores
-of a TPU v3. G has 70.4 million parameters and D 88.0 million. A step takes 4,096 images, half of them in each of the two
-updates of D.
+of a TPU v3. G has 70.4 million parameters and D 88.0 million. A step takes 4,096 images, half of them for each of the
+two updates of D.
 
 Differs from the paper: averaging has a half-life in images, of the same length, and starts at once with a short memory.
 """

@@ -11,7 +11,7 @@ from variants import chosen
 
 from genmap_jax.algorithm import Algorithm, Cond, Family, conditions, like_batch
 from genmap_jax.approximate import diffusion, ebm, latent_diffusion, vae
-from genmap_jax.implicit import gan, score
+from genmap_jax.implicit import biggan, gan, score, stylegan
 from genmap_jax.optim import Optim
 from genmap_jax.run import config as configs
 from genmap_jax.spaces import Space, images, vectors
@@ -95,6 +95,7 @@ EBM = {"width": 16, "depth": 1, "chain_steps": 2, "sample_steps": 3, "ais_chains
 DIFFUSION = {"width": 16, "blocks": 1, "sample_steps": 4, "bound_draws": 4}
 SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
 GAN = {"latent": 4, "width": 16, "depth": 1}
+STYLEGAN = {"latent": 8, "mapping_depth": 2, "channels": 8, "capacity": 64, "label_depth": 2, "r1": 1.0}
 
 FAMILIES = {
     "gpt": Case(
@@ -204,6 +205,41 @@ FAMILIES = {
         None,
     ),
     "gan_vectors": Case(gan.FAMILY, gan.Config(space=vectors(3), **GAN), None),
+    "stylegan": Case(  # ten steps cut after the fifth have both lazy penalties on both sides
+        stylegan.FAMILY,
+        stylegan.Config(
+            **{"space": DIGITS, "classes": 10, **STYLEGAN, "r1_every": 3, "path_every": 2, "ema_halflife": 50.0},
+            **{"augment": ("integer_translation",), "ada_target": 0.6, "ada_ramp": 500},
+        ),
+        None,
+        {"truncation_layers": 2},
+    ),
+    "stylegan_alias_free": Case(
+        stylegan.FAMILY,
+        stylegan.Config(
+            **{"space": DIGITS, **STYLEGAN, "alias_free": True, "alias_free_layers": 4, "noise": False},
+            **{"path_length": 0.0, "mixing": 0.0},
+        ),
+        None,
+        {"truncation_layers": 2},
+    ),
+    "biggan": Case(
+        biggan.FAMILY,
+        biggan.Config(
+            **{"space": DIGITS, "classes": 10, "latent": 6, "width": 4, "channels": (2, 2, 1), "attention": 4},
+            **{"embedding": 5, "ema_halflife": 50.0},
+        ),
+        None,
+        {"truncation": 1.0},
+    ),
+    "biggan_deep": Case(
+        biggan.FAMILY,
+        biggan.Config(
+            **{"space": DIGITS, "latent": 5, "width": 8, "channels": (1, 1, 1), "attention": 0, "deep": True},
+        ),
+        None,
+        {"truncation": 1.0},
+    ),
 }
 
 # One configuration for each kind of state, step and density; the others are slow tests.

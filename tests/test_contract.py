@@ -106,9 +106,9 @@ def test_steps_change_the_parameters(trained):
 
 
 # By what a parameter is, never by its shape: a gain for each class is a matrix too.
-DECAYS = dict.fromkeys(("kernel", "embedding", "label", "positions", "head"), True)
+DECAYS = dict.fromkeys(("kernel", "embedding", "label", "positions", "head", "basis"), True)
 DECAYS |= dict.fromkeys(("bias", "gain", "scale", "log_scale", "start", "slope", "centres", "steep", "heights"), False)
-DECAYS |= dict.fromkeys(("shift", "log_std", "lower", "upper", "log_diagonal"), False)
+DECAYS |= dict.fromkeys(("shift", "log_std", "lower", "upper", "log_diagonal", "strength"), False)
 
 
 @pytest.mark.parametrize("family", families.named())

@@ -51,6 +51,8 @@ FAMILIES = [
     "gan",
     "gan_vectors",
     "cgan",
+    "stylegan",
+    "biggan",
 ]
 
 

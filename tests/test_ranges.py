@@ -47,6 +47,7 @@ MEANINGS: dict[str, set[float]] = {
     **{name: {0} for name in ("r1", "r2", "gradient_penalty", "dragan", "lecam", "consistency", "auxiliary")},
     **{name: {0} for name in ("augment_p", "ada_target", "original", "stop", "seed")},
     **{name: {0} for name in ("temperature", "strength", "truncation", "noise_std", "kinetic", "jacobian", "logit")},
+    **{name: {0} for name in ("path_length", "mixing", "attention", "orthogonal", "standing")},
 }
 
 

@@ -17,6 +17,7 @@ from genmap_jax.algorithm import ema_update, like_batch
 from genmap_jax.implicit import stylegan
 from genmap_jax.implicit.stylegan import game, networks
 from genmap_jax.keys import example_keys
+from genmap_jax.nn import fir
 from genmap_jax.objectives import adversarial
 from genmap_jax.objectives.path_length import path_length_penalty, path_lengths
 from genmap_jax.optim import Optim
@@ -125,7 +126,8 @@ def test_modulated_convolution_is_a_convolution_per_example(demodulate, up):
     rng = np.random.default_rng(0)
     x, style = rng.normal(size=(3, 4, 5, 2)), np.exp(rng.normal(size=(3, 2)))
     kernel = rng.normal(size=(3, 3, 2, 4))
-    y = networks.modulated_conv(*(jnp.asarray(a, jnp.float32) for a in (x, style, kernel)), demodulate, up)
+    conv = fir.conv_double if up else fir.conv
+    y = networks.modulated_conv(*(jnp.asarray(a, jnp.float32) for a in (x, style, kernel)), demodulate, conv)
     taps = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 16
     for b in range(3):
         own = kernel * style[b][None, None, :, None]
@@ -235,7 +237,7 @@ def test_styles_are_mixed_from_a_uniform_layer_on():
 
 
 def test_truncation_is_exact_at_both_ends_and_stops_at_its_layer():
-    """G17: psi = 0 gives the mean for all latents, psi = 1 the style itself, bit for bit; a cutoff spares fine layers."""
+    """G17: psi = 0 gives the mean for all latents, psi = 1 the style itself, exactly; a cutoff spares fine layers."""
     w, mean = jax.random.normal(KEY, (5, 8)), jax.random.normal(jax.random.key(1), (8,))
     at = lambda **changes: stylegan.truncate(dataclasses.replace(TINY, **changes), w, mean)  # noqa: E731
     every = jnp.repeat(w[:, None], 4, axis=1)
@@ -263,7 +265,7 @@ def test_truncation_changes_samples_by_the_mean_of_training():
 
 
 def test_path_length_of_a_linear_generator():
-    """|A^T y| with y of variance 1 / (H W), the root of the mean over L layers: 1e-5; its mean square is |A|^2 / (H W L)."""
+    """|A^T y|, y of variance 1 / (H W), root of the mean over L layers: 1e-5; its mean square is |A|^2 / (H W L)."""
     A, ws = jax.random.normal(KEY, (6, 3, 5, 4, 2)), jax.random.normal(jax.random.key(1), (4000, 6, 3))
     synthesise = lambda ws: jnp.einsum("ldhwc,bld->bhwc", A, ws)  # noqa: E731
     lengths = path_lengths(synthesise, ws, example_keys(KEY, 4000))

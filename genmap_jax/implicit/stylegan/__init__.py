@@ -7,7 +7,9 @@ al. 2020 (https://arxiv.org/abs/2006.06676).
 
     config      the options
     networks    mapping, synthesis with modulated convolutions, discriminator
+    alias_free  the generator of StyleGAN3-T, as an option (Karras et al. 2021, https://arxiv.org/abs/2106.12423)
     game        state, one step of both players with lazy penalties, samples with truncation; `algorithm`, `FAMILY`
+    projection  the style from which a given image is drawn
 
 Shared with other adversarial families: `objectives.discriminator`, `objectives.lazy`, `objectives.path_length`,
 `objectives.ada`, `nn.augment`, and `nn.fir`, which changes the resolution.
@@ -28,12 +30,14 @@ from genmap_jax.implicit.stylegan.game import (
     truncate,
 )
 from genmap_jax.implicit.stylegan.networks import Discriminator, Mapping, Synthesis
+from genmap_jax.implicit.stylegan.projection import Projection, project
 
 __all__ = [
     "FAMILY",
     "Config",
     "Discriminator",
     "Mapping",
+    "Projection",
     "State",
     "Synthesis",
     "algorithm",
@@ -42,6 +46,7 @@ __all__ = [
     "draw_noise",
     "latents",
     "mix",
+    "project",
     "r1_heuristic",
     "style",
     "synthesise",

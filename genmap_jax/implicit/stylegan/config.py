@@ -32,6 +32,11 @@ class Config:
     pixels: 16384)."""
     noise: bool = True
     """Whether every layer adds noise to its pixels, with a strength that is learnt."""
+    alias_free: bool = False
+    """Whether the generator has the layers of StyleGAN3-T, which treat feature maps as samples of smooth signals: what
+    it draws then moves without sticking to pixels. It adds no noise, and wants path_length=0 and mixing=0 as there."""
+    alias_free_layers: Count = 14
+    """Number of layers of that generator before the colours, whatever the resolution."""
     residual: bool = True
     """Whether the blocks of D have skip connections (ADA's paper on CIFAR-10: not)."""
     group: Count = 4
@@ -90,6 +95,8 @@ class Config:
     @property
     def layers(self) -> int:
         """Number of styles of an image: every convolution has one, and the last layer to colours."""
+        if self.alias_free:  # also the waves it starts from
+            return self.alias_free_layers + 2
         return 2 * (self.resolution.bit_length() - 1) - 2
 
     def width(self, resolution: int) -> int:
@@ -123,6 +130,12 @@ def check(cfg: Config, batch_size: int) -> None:
         raise ValueError(f"truncation_layers={cfg.truncation_layers}: there are {cfg.layers} layers; use at most that")
     if cfg.loss == "wasserstein" and not cfg.r1:
         raise ValueError("loss='wasserstein' without a bound on the gradient of D has no minimum: give r1 above 0")
+    if cfg.alias_free and cfg.noise:
+        raise ValueError("noise=True: the layers of alias_free=True add no noise to their pixels; set noise=False")
+    if cfg.alias_free and cfg.alias_free_layers < 3:
+        raise ValueError(
+            f"alias_free_layers={cfg.alias_free_layers}: the last two are at full resolution; give 3 or more"
+        )
     augment.check(cfg.augment, shape)
     if cfg.ada_target is not None and not cfg.augment:
         raise ValueError(f"ada_target={cfg.ada_target} adapts the augmentation, but augment is empty: name transforms")

@@ -34,6 +34,7 @@ from genmap_jax.algorithm import (
     player,
     split_batch,
 )
+from genmap_jax.implicit.stylegan.alias_free import AliasFreeSynthesis
 from genmap_jax.implicit.stylegan.config import Config, check
 from genmap_jax.implicit.stylegan.networks import Discriminator, Mapping, Synthesis, noise_shapes
 from genmap_jax.keys import example_keys
@@ -79,13 +80,17 @@ def style(cfg: Config, params_g: Params, z: Array, label: Array | None = None) -
     return Mapping(cfg, cfg.mapping_depth).apply({"params": params_g["mapping"]}, z, label)
 
 
-def synthesise(cfg: Config, params_g: Params, ws: Array, noise: tuple[Array, ...] | None) -> Array:
+def synthesise(cfg: Config, params_g: Params, ws: Array, noise: tuple[Array, ...] | None = None) -> Array:
     """Images of styles. ws [B, layers, latent] -> [B, H, W, C]
 
     noise: as `draw_noise` gives it; None for none, the mean of what every layer adds.
     """
     expect((None, cfg.layers, cfg.latent), ws=ws)
-    return Synthesis(cfg).apply({"params": params_g["synthesis"]}, ws, noise)
+    return _synthesis(cfg).apply({"params": params_g["synthesis"]}, ws, noise)
+
+
+def _synthesis(cfg: Config) -> Synthesis | AliasFreeSynthesis:
+    return AliasFreeSynthesis(cfg) if cfg.alias_free else Synthesis(cfg)
 
 
 def discriminate(
@@ -174,7 +179,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def init(key: Key, batch: Batch) -> State:
         key_mapping, key_synthesis, key_d = jax.random.split(key, 3)
         label = None if cfg.classes is None else jnp.zeros(1, jnp.int32)
-        mapping, synthesis = Mapping(cfg, cfg.mapping_depth), Synthesis(cfg)
+        mapping, synthesis = Mapping(cfg, cfg.mapping_depth), _synthesis(cfg)
         ws, noise = jnp.zeros((1, cfg.layers, cfg.latent)), draw_noise(cfg, jax.random.split(key, 1))
         params_g = {
             "mapping": mapping.init(key_mapping, jnp.zeros((1, cfg.latent)), label)["params"],

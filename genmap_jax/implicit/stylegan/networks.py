@@ -11,6 +11,7 @@ float16 needed and bfloat16 does not; the kernels of demodulated convolutions ar
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -40,15 +41,17 @@ class Dense(nn.Module):
     """Fully connected layer with an equalised learning rate. [B, C] -> [B, features]"""
 
     features: int
-    start: float = 0.0  # of the bias
+    start: float | tuple[float, ...] = 0.0  # of the bias
     rate: float = 1.0  # learning rate of this layer, relative to the others
+    spread: float = 1.0  # of the stored weights at the start
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(1.0 / self.rate), shape) * (self.rate / shape[0] ** 0.5)
-        bias = self.param("bias", nn.initializers.constant(self.start / self.rate), shape[1:]) * self.rate
-        return x @ kernel + bias[None]
+        start = jnp.broadcast_to(jnp.asarray(self.start), shape[1:]) / self.rate
+        kernel = self.param("kernel", nn.initializers.normal(self.spread / self.rate), shape)
+        bias = self.param("bias", lambda key: start)
+        return x @ (kernel * (self.rate / shape[0] ** 0.5)) + (bias * self.rate)[None]
 
 
 def scaled_kernel(module: nn.Module, size: int, into: int, out: int) -> Array:
@@ -77,17 +80,23 @@ class Mapping(nn.Module):
 # ---- the generator ---------------------------------------------------------------------------------------------------
 
 
-def modulated_conv(x: Array, style: Array, kernel: Array, demodulate: bool = True, up: bool = False) -> Array:
+Convolution = Callable[[Array, Array], Array]
+"""(x [B, H, W, C], kernel [k, k, C, D]) -> [B, H', W', D], linear in both."""
+
+
+def modulated_conv(
+    x: Array, style: Array, kernel: Array, demodulate: bool = True, conv: Convolution = fir.conv
+) -> Array:
     """Convolution whose kernel has its input channels scaled by each example's style, then unit norm per output.
 
-    x [B, H, W, C], style [B, C], kernel [k, k, C, D] -> [B, H, W, D], or twice the resolution with `up` (k = 3).
+    x [B, H, W, C], style [B, C], kernel [k, k, C, D] -> [B, H', W', D], as `conv` has it.
 
         y = sum_i w_i s_i x_i / sqrt(sum_i w_i^2 s_i^2 + 1e-8)          Karras et al. 2020, eq. 1 and 3
 
     As everything is linear, the inputs are scaled in place of the kernel, and the outputs divided: one convolution for
     the batch in place of one per example.
     """
-    y = (fir.conv_double if up else fir.conv)(x * _over_pixels(style, x), kernel.astype(x.dtype))
+    y = conv(x * _over_pixels(style, x), kernel.astype(x.dtype))
     if not demodulate:
         return y
     norm = jnp.square(style) @ jnp.square(kernel).sum((0, 1)) + EPSILON  # [B, D], float32
@@ -110,7 +119,8 @@ class StyledConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array, w: Array, noise: Array | None) -> Array:
         style = Dense(x.shape[-1], start=1.0, name="affine")(w)
-        x = modulated_conv(x, style, scaled_kernel(self, 3, x.shape[-1], self.features), up=self.up)
+        conv = fir.conv_double if self.up else fir.conv
+        x = modulated_conv(x, style, scaled_kernel(self, 3, x.shape[-1], self.features), conv=conv)
         if noise is not None:
             strength = self.param("strength", nn.initializers.zeros, ())
             x = x + (strength * noise).astype(x.dtype)
