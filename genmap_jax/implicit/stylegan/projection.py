@@ -102,7 +102,7 @@ def project(
 def statistics_of_styles(
     cfg: Config, params_g: Params, key: Array, count: int, label: Array | None = None
 ) -> tuple[Array, Array]:
-    """Mean of w, [1, latent] or one for each label [B, latent], and its deviation, the root of E |w - mean|^2, one number."""
+    """Mean of w, [1, latent] or one for each label [B, latent], and its deviation, root of E |w - mean|^2, a number."""
     z = latents(example_keys(key, count), cfg.latent)
     if label is None:
         ws = style(cfg, params_g, z)[None]
