@@ -213,7 +213,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         w_mean = w + MEAN_DECAY * (state.w_mean - w)
         return dataclasses.replace(state, params_g=params_g, opt_g=opt_g, w_mean=w_mean), {"loss_g": value}
 
-    def shorten_paths(state: State, label: Array | None, keys: Array) -> tuple[State, Metrics]:
+    def regularise_g(state: State, label: Array | None, keys: Array) -> tuple[State, Metrics]:
         key_w, key_noise, key_y = per_example.split(keys, 3)
 
         def loss(params_g: Params) -> tuple[Array, Array]:
@@ -243,7 +243,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         params_d, opt_d, _, metrics = player(loss, state.params_d, state.opt_d, tx_d, axis_name)
         return dataclasses.replace(state, params_d=params_d, opt_d=opt_d), metrics
 
-    def flatten_d(state: State, real: Array, label: Array | None, keys: Array) -> tuple[State, Metrics]:
+    def regularise_d(state: State, real: Array, label: Array | None, keys: Array) -> tuple[State, Metrics]:
         def loss(params_d: Params) -> tuple[Array, Metrics]:
             at = judge(params_d, state, label)
             return mean_terms(gradient_penalties(at, real, real, keys, Penalties(r1=cfg.r1)))
@@ -262,12 +262,12 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         if cfg.path_length:
             half, half_label = jax.tree.map(lambda x: x[0], split_batch((x, label), 2))
             keys_half = example_keys(jax.random.fold_in(key, 4), len(half), axis_name)
-            state, found = shorten_paths(state, half_label, keys_half)
+            state, found = regularise_g(state, half_label, keys_half)
             metrics |= found
         state, found = update_d(state, real, label, keys[2])
         metrics |= found
         if cfg.r1:
-            state, found = flatten_d(state, real, label, keys[3])
+            state, found = regularise_d(state, real, label, keys[3])
             metrics |= found
 
         seen = parallel.total(len(x), axis_name)
