@@ -47,6 +47,8 @@ ABLATIONS = {
     "r1_weak": {"model.r1": 0.1},
     "r1_strong": {"model.r1": 10.0},
     "ada": {"model.augment": MOVES, "model.ada_target": 0.6},
+    "tenth": {"data": "part/10,glyphs"},
+    "tenth_ada": {"data": "part/10,glyphs", "model.augment": MOVES, "model.ada_target": 0.6},
     "no_ema": {"model.ema_halflife": None},
 }
 

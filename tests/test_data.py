@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 
 from genmap_jax import data
 from genmap_jax.commands import cli
-from genmap_jax.data import glyphs, preparation, pydoc, raw, sources
+from genmap_jax.data import glyphs, loading, preparation, pydoc, raw, sources
 from genmap_jax.spaces import images, labels, tokens, vectors
 
 ROOT = Path(__file__).parents[1]
@@ -475,6 +475,15 @@ def test_domains_are_drawn_independently_and_every_epoch_of_each_is_complete(dom
         np.testing.assert_array_equal(np.concatenate([half[field] for half in halves]), whole[field])
 
 
+def test_a_part_has_every_nth_training_example_and_whole_other_splits(domains):
+    part, many = domains("part/5,many"), domains("many")
+    assert (part.name, part.size) == ("part/5,many", 3)
+    np.testing.assert_array_equal(part.take(np.arange(3))["image"], many.take(np.array([0, 5, 10]))["image"])
+    test = domains("part/5,many", TEST)
+    assert test.size == 14 and test.name == "part/5,many"
+    assert loading.whole("part/5,many") == "many" and loading.whole("pair/few,many") == "pair/few,many"
+
+
 def test_the_target_of_a_pair_comes_as_it_does_alone(domains):
     pair, alone = domains("pair/few,many"), domains("many")
     np.testing.assert_array_equal(data.batch(pair, 3, 5, 8)["image"], data.batch(alone, 3, 5, 8)["image"])
@@ -547,6 +556,9 @@ def reads(name, **spaces):
         (reads("digits", image=DIGITS, source=DIGITS), ValueError, ["'source'", "--data pair/SOURCE,digits"]),
         (reads("pair/digits,digits", image=DIGITS, source=images(9, 9, 1)), ValueError, ["'source'", "(9, 9, 1)"]),
         ({"name": "pair/digits"}, ValueError, ["pair/SOURCE,TARGET"]),
+        ({"name": "part/0,digits"}, ValueError, ["part/N,SET"]),
+        ({"name": "part/digits"}, ValueError, ["part/N,SET"]),
+        ({"name": "part/2,pair/digits,digits"}, ValueError, ["is a pair"]),
         ({"name": "pair/digits,pydoc"}, ValueError, ["pydoc holds text"]),
         ({"name": "pair/digits,toy/moons"}, ValueError, ["toy/moons holds vectors"]),
         ({"name": "pair/digits,diggits"}, ValueError, ["'diggits'", "did you mean digits"]),

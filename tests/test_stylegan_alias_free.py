@@ -71,10 +71,11 @@ def test_waves_turn_and_move_as_they_are_told():
     band = alias_free.bands(TINY)[0]
     waves = alias_free.Waves(band)
     params = waves.init(KEY, jnp.zeros((1, 8)), None)
-    start = lambda *values: {
-        **params,
-        "params": {**params["params"], "move": {**params["params"]["move"], "bias": jnp.array(values)}},
-    }  # noqa: E731
+
+    def start(*values):
+        tree = params["params"]
+        return {"params": {**tree, "move": {**tree["move"], "bias": jnp.array(values)}}}
+
     at = lambda variables, shift=None: waves.apply(variables, jnp.zeros((1, 8)), shift)  # noqa: E731
     told = at(params, jnp.array([[0.25, 0.125]]))
     np.testing.assert_allclose(at(start(1.0, 0.0, 0.25, 0.125)), told, atol=1e-4)

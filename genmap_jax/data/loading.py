@@ -47,7 +47,8 @@ def load(
     name: "digits", "glyphs" or "pydoc", prepared at first use; "toy/gaussians8" ...; own data, by the name given to
         `prepare`; a TFDS name, as "mnist" or "imagenet_resized/32x32", that `prepare` or TFDS itself prepared as
         array_record; or "pair/SOURCE,TARGET", two sets of images: a batch holds "image" from TARGET and "source" from
-        SOURCE, see `sources.pair`. A dataset with splits trainA and trainB (as cycle_gan of TFDS) is a pair as well,
+        SOURCE, see `sources.pair`; or "part/10,glyphs", of whose training split there is every tenth example only, while
+        the others are whole. A dataset with splits trainA and trainB (as cycle_gan of TFDS) is a pair as well,
         with A as the source.
     split: a split, or a TFDS slice of one, as "train[:50%]". Where there is no "validation", it is the last tenth of
         what TFDS calls train, and "train" the first nine ("train[:100%]" is all of it).
@@ -144,6 +145,8 @@ def _words(space: "Space") -> str:
 def _open(name: str, split: str, how: Opening) -> Source:
     if name.startswith("toy/"):
         return _toy(name, split)
+    if name.startswith("part/"):
+        return _part(name, split, how)
     if name.startswith("pair/"):
         sets = name.removeprefix("pair/").split(",")
         if len(sets) != 2 or not all(sets) or any(each.startswith("pair/") for each in sets):
@@ -156,6 +159,25 @@ def _open(name: str, split: str, how: Opening) -> Source:
     if base not in splits and {"trainA", "trainB"} <= set(splits) and base in ("train", "validation", "test"):
         return _pair(name, split, (name, f"{base}A{part}"), (name, f"{base}B{part}"), how)
     return _stored(name, split, prepared, how)
+
+
+def _part(name: str, split: str, how: Opening) -> Source:
+    """Every n-th training example of a set, and its other splits as they are."""
+    every, _, whole = name.removeprefix("part/").partition(",")
+    if not (every.isdecimal() and int(every)) or not whole or whole.startswith("part/"):
+        raise ValueError(f"{name}: a part is every n-th training example of a set, part/N,SET, as part/10,glyphs")
+    source, step = _open(whole, split, how), int(every)
+    if source.domains:
+        raise ValueError(f"{name}: {whole} is a pair, whose sets differ in length; take a part of one set")
+    if not split.startswith("train"):
+        return dataclasses.replace(source, name=name)
+    take = lambda rows: source.take(np.asarray(rows) * step)  # noqa: E731
+    return dataclasses.replace(source, name=name, size=-(-source.size // step), take=take)
+
+
+def whole(name: str) -> str:
+    """The name of the set of which a name is a part; any other name as it is."""
+    return name.partition(",")[2] if name.startswith("part/") else name
 
 
 def _pair(name: str, split: str, source: tuple[str, str], target: tuple[str, str], how: Opening) -> Source:

@@ -51,6 +51,8 @@ def prepare(
     root = root_folder(data_dir)
     if name.startswith("toy/"):
         raise ValueError(f"{name} is drawn when it is loaded: there is nothing to prepare")
+    if name.startswith("part/"):
+        raise ValueError(f"{name} is taken when it is loaded: prepare the set that it is a part of")
     if name.startswith("pair/"):
         raise ValueError(f"{name} is put together when it is loaded: prepare each of its two sets")
     if (size is not None or crop) and (raw is None or name in RAW):

@@ -23,6 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from genmap_jax import data as datasets
 from genmap_jax import spaces
+from genmap_jax.data.loading import whole
 from genmap_jax.evaluate.features.record import Extractor, batched, check_images, fingerprint, kept
 
 RECIPE = 1
@@ -129,9 +130,11 @@ def _shifted(images: np.ndarray, reach: int, rng: np.random.Generator) -> np.nda
 def own(data: str, levels: int, data_dir: str | os.PathLike | None = None, seed: int = 0) -> Extractor:
     """The classifier of a dataset as an extractor, trained at first use (10-30 s on a CPU) and kept below `data_dir`.
 
+    That of a part of a set ("part/10,glyphs") is the one of the whole set, so that both are measured alike.
     The file is named by what went into the training, the examples included; the hash is of the parameters.
     Raises ValueError for data that are not images.
     """
+    data = whole(data)
     images, labels, source = labelled_images(data, levels, data_dir, "train")
     classes = source.classes if labels is not None else 4
     inputs = {"images": images, "settings": np.array([RECIPE, levels, seed, STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY])}
