@@ -47,8 +47,8 @@ def load(
     name: "digits", "glyphs" or "pydoc", prepared at first use; "toy/gaussians8" ...; own data, by the name given to
         `prepare`; a TFDS name, as "mnist" or "imagenet_resized/32x32", that `prepare` or TFDS itself prepared as
         array_record; or "pair/SOURCE,TARGET", two sets of images: a batch holds "image" from TARGET and "source" from
-        SOURCE, see `sources.pair`; or "part/10,glyphs", of whose training split there is every tenth example only, while
-        the others are whole. A dataset with splits trainA and trainB (as cycle_gan of TFDS) is a pair as well,
+        SOURCE, see `sources.pair`; or "part/10,glyphs", of whose training split there is every tenth example only, and
+        all of the others. A dataset with splits trainA and trainB (as cycle_gan of TFDS) is a pair as well,
         with A as the source.
     split: a split, or a TFDS slice of one, as "train[:50%]". Where there is no "validation", it is the last tenth of
         what TFDS calls train, and "train" the first nine ("train[:100%]" is all of it).
