@@ -194,7 +194,7 @@ def test_noise_is_of_the_examples_own_and_has_a_learnt_strength():
     run = jax.jit(partial(stylegan.synthesise, cfg))
     assert (run(params_g, ws, noise) != run(params_g, ws, None)).any()
     silent = jax.tree.map_with_path(lambda path, p: 0.0 * p if path[-1].key == "strength" else p, params_g)
-    np.testing.assert_array_equal(run(silent, ws, noise), run(silent, ws, None))
+    np.testing.assert_allclose(run(silent, ws, noise), run(silent, ws, None), atol=1e-5)
     without = dataclasses.replace(cfg, noise=False)
     shapes = jax.eval_shape(stylegan.algorithm(without, batch_size=8).init, KEY, {})
     assert "strength" not in str(shapes.params_g) and stylegan.draw_noise(without, example_keys(KEY, 3)) is None
@@ -295,6 +295,7 @@ def test_the_mean_of_path_lengths_moves_first_and_passes_the_gradient():
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1])
 def test_step_is_the_papers(at):
     """G, its path lengths at every second step, D against the new G, R1 at every third: SGD written out, 1e-5.

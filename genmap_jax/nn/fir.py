@@ -66,20 +66,60 @@ def halve(x: Array) -> Array:
     return both(x, BINOMIAL, down=2, pad=(1, 1))
 
 
+# ---- convolutions ----------------------------------------------------------------------------------------------------
+# On a CPU as products of shifted images, one for each position of the kernel: XLA's own convolutions are up to fifty
+# times slower there inside of `lax.cond`, where lazy penalties are, and so are gradients of its transposed ones.
+
+
 def conv(x: Array, kernel: Array) -> Array:
     """Convolution of stride 1 that keeps the resolution. x [B, H, W, C], kernel [k, k, C, D], k odd -> [B, H, W, D]"""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=DIMS)
-
-
-def conv_double(x: Array, kernel: Array) -> Array:
-    """Zeros between the pixels, a 3x3 convolution, and the binomial filter. [B, H, W, C] -> [B, 2 H, 2 W, D]"""
-    fine = jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), [(2, 2), (2, 2)], lhs_dilation=(2, 2), dimension_numbers=DIMS
-    )
-    return both(fine, 2.0 * np.array(BINOMIAL), pad=(1, 1))
+    return correlate(x, kernel, pad=kernel.shape[0] // 2)
 
 
 def conv_halve(x: Array, kernel: Array) -> Array:
     """The binomial filter and a 3x3 convolution of stride 2. [B, H, W, C] -> [B, H / 2, W / 2, D]"""
-    smooth = both(x, BINOMIAL, pad=(2, 2))
-    return jax.lax.conv_general_dilated(smooth, kernel, (2, 2), "VALID", dimension_numbers=DIMS)
+    return correlate(both(x, BINOMIAL, pad=(2, 2)), kernel, stride=2)
+
+
+def conv_double(x: Array, kernel: Array) -> Array:
+    """Zeros between the pixels, a 3x3 convolution, and the binomial filter. [B, H, W, C] -> [B, 2 H, 2 W, D]"""
+    fine = (_transposed_by_products if jax.default_backend() == "cpu" else _transposed_by_xla)(x, kernel)
+    return both(fine, 2.0 * np.array(BINOMIAL), pad=(1, 1))
+
+
+def correlate(x: Array, kernel: Array, stride: int = 1, pad: int = 0) -> Array:
+    """What networks call a convolution, with zeros outside. x [B, H, W, C], kernel [k, k, C, D] -> [B, H', W', D] with
+    H' = (H + 2 pad - k) // stride + 1."""
+    return (_by_products if jax.default_backend() == "cpu" else _by_xla)(x, kernel, stride, pad)
+
+
+def _by_xla(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, [(pad, pad)] * 2, dimension_numbers=DIMS)
+
+
+def _by_products(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+    k = kernel.shape[0]
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows, columns = ((side - k) // stride * stride + 1 for side in x.shape[1:3])
+    taps = [(a, b) for a in range(k) for b in range(k)]
+    parts = [x[:, a : a + rows : stride, b : b + columns : stride] @ kernel[a, b] for a, b in taps]
+    return sum(parts[1:], parts[0])
+
+
+def _transposed_by_xla(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=DIMS)
+
+
+def _transposed_by_products(x: Array, kernel: Array) -> Array:
+    """A pixel becomes 3x3 of them, which overlap those of its neighbours. [B, H, W, C] -> [B, 2 H + 1, 2 W + 1, D]"""
+    y = jnp.einsum("bhwc,ijcd->bhwijd", x, kernel[::-1, ::-1])
+    y = _overlap(y[:, :, :, 0], y[:, :, :, 1], y[:, :, :, 2], 1)
+    return _overlap(y[:, :, :, 0], y[:, :, :, 1], y[:, :, :, 2], 2)
+
+
+def _overlap(first: Array, middle: Array, last: Array, axis: int) -> Array:
+    """Entry i of n adds to the entries 2 i, 2 i + 1, 2 i + 2 of 2 n + 1."""
+    pad = lambda x, widths: jnp.pad(x, [widths if i == axis else (0, 0) for i in range(x.ndim)])  # noqa: E731
+    even, odd = pad(first, (0, 1)) + pad(last, (1, 0)), pad(middle, (0, 1))
+    shape = (*first.shape[:axis], 2 * first.shape[axis] + 2, *first.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(jnp.stack([even, odd], axis + 1).reshape(shape), 0, shape[axis] - 1, axis=axis)

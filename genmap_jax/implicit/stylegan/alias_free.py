@@ -121,8 +121,7 @@ class FilteredLayer(nn.Module):
 
 def conv_full(x: Array, kernel: Array) -> Array:
     """Convolution with all outputs that see a pixel. [B, H, W, C] -> [B, H + k - 1, W + k - 1, D]"""
-    pad = (kernel.shape[0] - 1, kernel.shape[1] - 1)
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(p, p) for p in pad], dimension_numbers=fir.DIMS)
+    return fir.correlate(x, kernel, pad=kernel.shape[0] - 1)
 
 
 class AliasFreeSynthesis(nn.Module):
