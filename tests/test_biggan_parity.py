@@ -28,7 +28,7 @@ def peer():
     return module
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["plain", pytest.param("deep", marks=pytest.mark.slow)])
 def test_networks_are_those_of_the_paper(name, peer):
     """Images, normalised by the batch, and logits, in float32 with equal weights: 1e-5 of the largest."""
     cfg, rng = CASES[name], np.random.default_rng(0)

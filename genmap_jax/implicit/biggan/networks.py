@@ -205,7 +205,8 @@ class Discriminator(nn.Module):
         x = conv(x, widths[0]) if cfg.deep else Down(widths[0], resize=True, first=True)(x)
         for i, width in enumerate(widths[1:]):
             if cfg.deep:
-                x = DeepDown(width, resize=False)(DeepDown(width, resize=True)(x))
+                x = DeepDown(width, resize=True)(x)
+                x = DeepDown(width, resize=False)(x)
             if x.shape[1] == cfg.attention:
                 x = Attention()(x)
             if not cfg.deep:
