@@ -48,7 +48,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (x.shape[-1], self.features)
-        start = jnp.broadcast_to(jnp.asarray(self.start), shape[1:]) / self.rate
+        start = jnp.broadcast_to(jnp.array(self.start, jnp.float32), shape[1:]) / self.rate
         kernel = self.param("kernel", nn.initializers.normal(self.spread / self.rate), shape)
         bias = self.param("bias", lambda key: start)
         return x @ (kernel * (self.rate / shape[0] ** 0.5)) + (bias * self.rate)[None]
