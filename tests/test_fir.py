@@ -16,11 +16,13 @@ X = RNG.normal(size=(1, 9, 8, 2)).astype(np.float32)
 ROWS, COLUMNS = RNG.normal(size=(2, 4))  # asymmetric: a flip shows
 
 
+@pytest.mark.parametrize("short", [0, fir.SHORT])
 @pytest.mark.parametrize("up", [1, 2, 3])
 @pytest.mark.parametrize("down", [1, 2, 3])
 @pytest.mark.parametrize("pad", [(0, 0), (5, 1), (-1, 3), (-2, -1)])
-def test_upfirdn_is_zeros_padding_convolution_and_every_nth(up, down, pad):
+def test_upfirdn_is_zeros_padding_convolution_and_every_nth(up, down, pad, short, monkeypatch):
     """Against an image with zeros between its pixels, padded or cut, `scipy.signal.convolve2d`, and a stride: 1e-6."""
+    monkeypatch.setattr(fir, "SHORT", short)  # both forms: shifted lines, and a product with a matrix
     y = jax.jit(lambda x: fir.upfirdn(fir.upfirdn(x, ROWS, 1, up, down, pad), COLUMNS, 2, up, down, pad))(X)
     for c in range(2):
         wide = np.zeros((9 * up, 8 * up))

@@ -16,6 +16,9 @@ Array = jax.Array
 
 BINOMIAL = (0.125, 0.375, 0.375, 0.125)
 DIMS = ("NHWC", "HWIO", "NHWC")
+SHORT = 64
+"""Lines of up to so many entries are filtered by a product with a matrix, one operation that is quick to compile and to
+differentiate. In longer ones most of the matrix is zeros, and shifted lines are added."""
 
 
 def upfirdn(
@@ -33,6 +36,9 @@ def upfirdn(
         raise ValueError(
             f"pad={pad}: {n} entries and {last + 1} taps leave no output; pad more or use a shorter filter"
         )
+    if n <= SHORT:
+        matrix = _matrix(n, size, taps, up, down, pad[0]).astype(x.dtype)
+        return jnp.moveaxis(jnp.tensordot(x, matrix, ((axis,), (1,)), precision="highest"), -1, axis)
     # Outputs r, r + period, r + 2 period, ... see the same taps, at inputs that are `stride` apart.
     period, stride = up // math.gcd(up, down), down // math.gcd(up, down)
     count = -(-size // period)
@@ -49,6 +55,17 @@ def upfirdn(
     phases = [sum((tap * view(start) for tap, start in phase), zero) for phase in seen]
     y = jnp.stack(phases, axis + 1).reshape(*x.shape[:axis], count * period, *x.shape[axis + 1 :])
     return jax.lax.slice_in_dim(y, 0, size, axis=axis)
+
+
+def _matrix(n: int, size: int, taps: Sequence[float] | np.ndarray, up: int, down: int, front: int) -> np.ndarray:
+    """`upfirdn` of n entries, `front` zeros in front, as a matrix [size, n]."""
+    matrix = np.zeros((size, n), np.float32)
+    for j in range(size):
+        for k, tap in enumerate(taps):
+            i, between = divmod(j * down + len(taps) - 1 - front - k, up)
+            if not between and 0 <= i < n:
+                matrix[j, i] += tap
+    return matrix
 
 
 def both(x: Array, taps: Sequence[float] | np.ndarray, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)):

@@ -89,7 +89,8 @@ def discriminate(
     """D(x, y), as logits. x [B, H, W, C], label [B] or None -> [B]. vectors: of the spectral norm."""
     expect((None, *cfg.space.shape), x=x)
     expect_label(label, len(x), cfg.classes)
-    return Discriminator(cfg).apply({"params": _normal(params_d, vectors)}, x, label)
+    logits: Any = Discriminator(cfg).apply({"params": _normal(params_d, vectors)}, x, label)
+    return logits
 
 
 def latents(keys: Array, dims: int, threshold: float | None = None) -> Array:

@@ -11,6 +11,7 @@ not give images away; the mean of w is taken in the generator's updates only.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -77,7 +78,8 @@ def style(cfg: Config, params_g: Params, z: Array, label: Array | None = None) -
     """w of a latent. z [B, latent], label [B] or None -> [B, latent]"""
     expect((None, cfg.latent), z=z)
     expect_label(label, len(z), cfg.classes)
-    return Mapping(cfg, cfg.mapping_depth).apply({"params": params_g["mapping"]}, z, label)
+    w: Any = Mapping(cfg, cfg.mapping_depth).apply({"params": params_g["mapping"]}, z, label)
+    return w
 
 
 def synthesise(cfg: Config, params_g: Params, ws: Array, noise: tuple[Array, ...] | None = None) -> Array:
@@ -86,7 +88,8 @@ def synthesise(cfg: Config, params_g: Params, ws: Array, noise: tuple[Array, ...
     noise: as `draw_noise` gives it; None for none, the mean of what every layer adds.
     """
     expect((None, cfg.layers, cfg.latent), ws=ws)
-    return _synthesis(cfg).apply({"params": params_g["synthesis"]}, ws, noise)
+    x: Any = _synthesis(cfg).apply({"params": params_g["synthesis"]}, ws, noise)
+    return x
 
 
 def _synthesis(cfg: Config) -> Synthesis | AliasFreeSynthesis:
@@ -99,7 +102,8 @@ def discriminate(
     """D(x, y), as logits. x [B, H, W, C], label [B] or None -> [B]. B must divide into groups of `cfg.group`."""
     expect((None, *cfg.space.shape), x=x)
     expect_label(label, len(x), cfg.classes)
-    return Discriminator(cfg, axis_name).apply({"params": params_d}, x, label)
+    logits: Any = Discriminator(cfg, axis_name).apply({"params": params_d}, x, label)
+    return logits
 
 
 def latents(keys: Array, dims: int) -> Array:

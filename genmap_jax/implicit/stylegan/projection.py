@@ -11,6 +11,7 @@ weights of a VGG network; several images are projected at once, independently.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def project(
     key_z, key_noise, key_steps = jax.random.split(key, 3)
     mean, deviation = statistics_of_styles(cfg, params_g, key_z, how.mean_latents, label)
     w = jnp.broadcast_to(mean, (len(targets), cfg.latent))
-    found = {"w": w, "noise": draw_noise(cfg, example_keys(key_noise, len(targets)))}
+    found: Any = {"w": w, "noise": draw_noise(cfg, example_keys(key_noise, len(targets)))}
     adam = optax.adam(lambda t: how.lr * _rate(how, t / how.steps))
 
     @jax.jit
