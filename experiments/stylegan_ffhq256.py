@@ -4,7 +4,7 @@
     python experiments/stylegan_ffhq256.py
 
 Not trained by us. The configuration is that of the paper at 256 pixels: 64 images a step, half of the channels of
-config F, R1 with gamma = 1, 25 million images on 8 GPUs. D and G have 24 million parameters each.
+config F, R1 with gamma = 1, 25 million images on 8 GPUs. G has 24.8 million parameters and D 24.0 million.
 
 Differs from the paper: the half-life of averaging grows with the first images; images are not mirrored, for which
 `augment=("flip",)` of the experiment is.
