@@ -7,7 +7,8 @@ Not trained by us; the paper reports an Inception score of 166.5 and an FID of 7
 of a TPU v3. G has 70.4 million parameters and D 88.0 million. A step takes 4,096 images, half of them for each of the
 two updates of D.
 
-Differs from the paper: averaging has a half-life in images, of the same length, and starts at once with a short memory.
+Differs from the paper: averaging has a half-life in images, of the same length (a decay of 0.9999 a step), and starts
+at once with a short memory.
 """
 
 from genmap_jax.implicit import biggan
@@ -23,7 +24,7 @@ CONFIG = Experiment(
     model=biggan.Config(
         space=images(128, 128, 3),
         classes=1000,
-        ema_halflife=14_000_000,
+        ema_halflife=28_000_000,
         dtype="bfloat16",
         optim=Optim(lr=5e-5, b1=0.0, b2=0.999, clip=0.0),
     ),

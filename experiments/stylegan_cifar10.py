@@ -6,7 +6,8 @@ Not trained by us; the paper reports an FID of 2.42 and an Inception score of 10
 after 100 million images on 2 GPUs. The configuration is the paper's for this set: 20.2 million parameters in G and 23.1
 million in D, which has no skip connections; 512 channels everywhere; no style mixing and no path-length penalty.
 
-Differs from the paper: nothing but what `genmap_jax/implicit/stylegan/` says.
+Differs from the paper: nothing but what `genmap_jax/implicit/stylegan/` says. The authors' code corrects the constants
+of G's optimizer for the path-length penalty on this set too, where there is none: its learning rate is 0.8 as large.
 """
 
 from genmap_jax.implicit import stylegan

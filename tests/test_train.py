@@ -22,12 +22,13 @@ from genmap_jax.commands import ablation
 from genmap_jax.commands.experiment import run as command
 from genmap_jax.commands.train import Also
 from genmap_jax.files import read_metrics
+from genmap_jax.implicit import gan
 from genmap_jax.optim import Optim
 from genmap_jax.run import config, logs, loop
 from genmap_jax.run.checkpoint import Checkpoints
 from genmap_jax.run.config import Experiment
 from genmap_jax.run.launch import PREEMPTED, Launch
-from genmap_jax.spaces import Space, images
+from genmap_jax.spaces import Space, images, vectors
 from genmap_jax.tractable import gpt
 
 ROOT = Path(__file__).parents[1]
@@ -266,6 +267,14 @@ def test_convolutions_on_a_cpu_are_trained_seed_by_seed(tmp_path):
     assert not ablation.together(conv, vae.FAMILY, launch, 3)
     assert not ablation.together(TINY, vae.FAMILY, launch, 1)
     assert not ablation.together(TINY, vae.FAMILY, dataclasses.replace(launch, parallel="pmap"), 3)
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_lazy_penalties_are_trained_seed_by_seed(every, tmp_path):
+    """As one program both branches would be computed at every step."""
+    game = gan.Config(vectors(2), latent=2, width=4, depth=1, penalty_every=every)
+    cfg = dataclasses.replace(TINY, model=game)
+    assert ablation.together(cfg, gan.FAMILY, Launch(workdir=tmp_path, devices=1), 3) == (every == 1)
 
 
 @pytest.mark.slow

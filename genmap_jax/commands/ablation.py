@@ -116,19 +116,20 @@ def _train_here(
 def together(cfg: Experiment, family: Family, launch: Launch, seeds: int) -> bool:
     """Whether the seeds of a variant are trained as one program instead of one after another.
 
-    On one device they are, but for convolutions on a CPU: under `vmap` their gradients become grouped convolutions,
-    which XLA runs on a CPU slower than the seeds one after another; experiments/benchmarks.py --seeds N measures it.
-    On several devices every run is spread over all of them.
+    On one device they are, but for two sorts of steps. Lazy penalties are branches, and under `vmap` both branches are
+    computed at every step. Gradients of convolutions become grouped convolutions under `vmap`, which XLA runs on a CPU
+    slower than the seeds one after another; experiments/benchmarks.py --seeds N measures it. On several devices every
+    run is spread over all of them.
     """
     devices = len(jax.devices()) if launch.devices is None else launch.devices
     if seeds == 1 or devices > 1 or launch.parallel == "pmap" or launch.fsdp:
         return False
-    if jax.default_backend() != "cpu":
-        return True
     algorithm = family.algorithm(cfg.model, batch_size=cfg.batch_size)
     batch, key = like_batch(algorithm.reads, cfg.batch_size), jax.random.key(0)
     state = jax.eval_shape(algorithm.init, key, batch)
-    return "conv_general_dilated" not in str(jax.make_jaxpr(algorithm.step)(state, batch, key))
+    step = str(jax.make_jaxpr(algorithm.step)(state, batch, key))
+    slow = ["cond["] + ["conv_general_dilated"] * (jax.default_backend() == "cpu")
+    return not any(name in step for name in slow)
 
 
 def _command(argv: list[str], name: str, seed: int, folder: Path) -> list[str]:

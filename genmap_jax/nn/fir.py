@@ -84,8 +84,8 @@ def halve(x: Array) -> Array:
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------------------
-# On a CPU as products of shifted images, one for each position of the kernel: XLA's own convolutions are up to fifty
-# times slower there inside of `lax.cond`, where lazy penalties are, and so are gradients of its transposed ones.
+# On a CPU as products with windows of pixels: XLA's own convolutions are up to fifty times slower there inside of
+# `lax.cond`, where lazy penalties are, and so are gradients of its transposed ones.
 
 
 def conv(x: Array, kernel: Array) -> Array:
@@ -119,8 +119,8 @@ def _by_products(x: Array, kernel: Array, stride: int, pad: int) -> Array:
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     rows, columns = ((side - k) // stride * stride + 1 for side in x.shape[1:3])
     taps = [(a, b) for a in range(k) for b in range(k)]
-    parts = [x[:, a : a + rows : stride, b : b + columns : stride] @ kernel[a, b] for a, b in taps]
-    return sum(parts[1:], parts[0])
+    windows = jnp.concatenate([x[:, a : a + rows : stride, b : b + columns : stride] for a, b in taps], axis=-1)
+    return windows @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _transposed_by_xla(x: Array, kernel: Array) -> Array:

@@ -67,6 +67,8 @@ def orthogonality(params: Params) -> Array:
 
     def of(w: Array) -> Array:
         w = w.reshape(-1, w.shape[-1])
+        if w.shape[0] < w.shape[1]:  # |W^T W| = |W W^T|, and the second is the smaller matrix
+            return jnp.square(w @ w.T).sum() - jnp.square(jnp.square(w).sum(0)).sum()
         gram = w.T @ w
         return jnp.square(gram - jnp.diag(jnp.diagonal(gram))).sum()
 

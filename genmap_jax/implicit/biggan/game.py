@@ -149,7 +149,8 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     space = cfg.space
     reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
     tx_g = optimizer(cfg.optim, batch_size)
-    tx_d = optimizer(dataclasses.replace(cfg.optim, lr=cfg.rate_d * cfg.optim.lr), batch_size)
+    of_d = dataclasses.replace(cfg.optim, lr=cfg.rate_d * cfg.optim.lr)
+    tx_d = optimizer(of_d, batch_size // cfg.critic_steps)  # examples in an update of D: schedules count them
 
     def draw(state: State, params_g: Params, keys: Array, label: Array | None) -> tuple[Array, Params]:
         """What D sees of the generator, keys [B] -> [B, H, W, C], and G's statistics after it."""

@@ -63,10 +63,8 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, code: Array, label: Array | None, train: bool) -> Array:
-        C, y = (
-            x.shape[-1],
-            BatchNorm(None, self.axis_name, self.decay, affine=False)(x.astype(jnp.float32), None, train),
-        )
+        C = x.shape[-1]
+        y = BatchNorm(None, self.axis_name, self.decay, affine=False)(x.astype(jnp.float32), None, train)
         change = jnp.zeros((1, 2 * C))  # of the gain from 1, and of the bias from 0
         if code.shape[1]:
             dense = lambda name: nn.Dense(C, use_bias=False, kernel_init=orthogonal, name=name)  # noqa: E731

@@ -11,11 +11,13 @@ not give images away; the mean of w is taken in the generator's updates only.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from genmap_jax import keys as per_example
@@ -115,7 +117,10 @@ def draw_noise(cfg: Config, keys: Array) -> tuple[Array, ...] | None:
     """Standard normal noise of every convolution, [B, H, W, 1] each; None without noise. keys [B]"""
     if not cfg.noise:
         return None
-    return tuple(per_example.normal(per_example.fold(keys, i), s) for i, s in enumerate(noise_shapes(cfg)))
+    shapes = noise_shapes(cfg)
+    *ends, size = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = jnp.split(per_example.normal(keys, (int(size),)), ends, axis=1)  # one draw is quicker to compile
+    return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
 
 
 def mix(w: Array, other: Array, first: Array, layers: int) -> Array:
@@ -260,18 +265,18 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def step(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
         x, label = batch[space.field], None if cfg.classes is None else batch["label"]
-        keys = [example_keys(k, len(x), axis_name) for k in jax.random.split(key, 4)]
-        real = space.dequantise(x, keys[0])
-        state, metrics = update_g(state, real, label, keys[1])
+        key_x, key_g, key_path, key_d, key_r1 = jax.random.split(key, 5)
+        keys = lambda key: example_keys(key, len(x), axis_name)  # noqa: E731
+        real = space.dequantise(x, keys(key_x))
+        state, metrics = update_g(state, real, label, keys(key_g))
         if cfg.path_length:
             half, half_label = jax.tree.map(lambda x: x[0], split_batch((x, label), 2))
-            keys_half = example_keys(jax.random.fold_in(key, 4), len(half), axis_name)
-            state, found = regularise_g(state, half_label, keys_half)
+            state, found = regularise_g(state, half_label, example_keys(key_path, len(half), axis_name))
             metrics |= found
-        state, found = update_d(state, real, label, keys[2])
+        state, found = update_d(state, real, label, keys(key_d))
         metrics |= found
         if cfg.r1:
-            state, found = regularise_d(state, real, label, keys[3])
+            state, found = regularise_d(state, real, label, keys(key_r1))
             metrics |= found
 
         seen = parallel.total(len(x), axis_name)

@@ -77,7 +77,7 @@ def project(
     adam = optax.adam(lambda t: how.lr * _rate(how, t / how.steps))
 
     @jax.jit
-    def step(found, opt, t):
+    def step(params_g, targets, found, opt, t):
         at = t / how.steps
         spread = how.noise * deviation * jnp.maximum(0.0, 1.0 - at / max(how.noise_until, 1e-9)) ** 2
         jitter = spread * jax.random.normal(jax.random.fold_in(key_steps, t), w.shape)
@@ -95,7 +95,7 @@ def project(
 
     opt, history = adam.init(found), []
     for t in range(how.steps):  # on the host: XLA runs convolutions in a loop slower on a CPU
-        found, opt, distances = step(found, opt, t)
+        found, opt, distances = step(params_g, targets, found, opt, t)
         history.append(distances)
     return found["w"], found["noise"], jnp.stack(history)
 
