@@ -3,6 +3,7 @@
     python experiments/biggan_digits.py
     python experiments/biggan_digits.py --ablation all --seeds 3 --features own
     genmap map --data digits --only biggan --seeds 3
+    python experiments/truncation.py runs/biggan_digits
 
 Not trained by us to a number that is written down.
 
@@ -42,8 +43,6 @@ ABLATIONS = {
     "no_spectral_norm": {"model.spectral_norm": False},
     "deep": {"model.deep": True},
     "no_ema": {"model.ema_halflife": None},
-    "truncation_1": {"model.truncation": 1.0, "model.standing": 16},
-    "truncation_0.5": {"model.truncation": 0.5, "model.standing": 16},
 }
 
 if __name__ == "__main__":

@@ -36,13 +36,7 @@ CONFIG = Experiment(
     ),
 )
 FAMILY = biggan.FAMILY
-ABLATIONS = {
-    "flat_latent": {"model.hierarchical": False},
-    "own_embeddings": {"model.shared_embedding": False},
-    "no_orthogonal": {"model.orthogonal": 0.0},
-    "no_attention": {"model.attention": 0},
-    "no_ema": {"model.ema_halflife": None},
-}
+ABLATIONS = {"no_orthogonal": {"model.orthogonal": 0.0}, "no_attention": {"model.attention": 0}}
 
 if __name__ == "__main__":
     from genmap_jax.commands.experiment import main

@@ -33,16 +33,16 @@ CONFIG = Experiment(
     ),
 )
 FAMILY = stylegan.FAMILY
+ADA = {"model.augment": ("integer_translation", "isotropic_scaling", "rotation"), "model.ada_target": 0.6}
 ABLATIONS = {
     "no_path_length": {"model.path_length": 0.0},
     "no_mixing": {"model.mixing": 0.0},
     "no_noise": {"model.noise": False},
-    "no_residual": {"model.residual": False},
     "r1_weak": {"model.r1": 0.1},
     "r1_strong": {"model.r1": 10.0},
-    "no_r1": {"model.r1": 0.0},
-    "ada": {"model.augment": ("integer_translation", "isotropic_scaling", "rotation"), "model.ada_target": 0.6},
-    "no_ema": {"model.ema_halflife": None},
+    "ada": ADA,
+    "tenth": {"data": "part/10,digits"},
+    "tenth_ada": {"data": "part/10,digits", **ADA},
 }
 
 if __name__ == "__main__":

@@ -41,15 +41,9 @@ CONFIG = Experiment(
 FAMILY = stylegan.FAMILY
 MOVES = ("integer_translation", "isotropic_scaling", "rotation", "anisotropic_scaling", "fractional_translation")
 ABLATIONS = {
-    "no_path_length": {"model.path_length": 0.0},
-    "no_mixing": {"model.mixing": 0.0},
-    "no_noise": {"model.noise": False},
-    "r1_weak": {"model.r1": 0.1},
-    "r1_strong": {"model.r1": 10.0},
     "ada": {"model.augment": MOVES, "model.ada_target": 0.6},
     "tenth": {"data": "part/10,glyphs"},
     "tenth_ada": {"data": "part/10,glyphs", "model.augment": MOVES, "model.ada_target": 0.6},
-    "no_ema": {"model.ema_halflife": None},
 }
 
 if __name__ == "__main__":

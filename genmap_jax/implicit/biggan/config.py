@@ -38,7 +38,8 @@ class Config:
     """Whether the gains and biases of normalisations are linear maps of one embedding of the label. Otherwise each has
     a table of its own."""
     spectral_norm: bool = True
-    """Whether every weight matrix of both players is divided by its largest singular value."""
+    """Whether every weight matrix of both players is divided by its largest singular value; the embedding that G's
+    normalisations share is not."""
     deep: bool = False
     """Whether blocks are those of BigGAN-deep: bottlenecks, two at each resolution, with skip connections that keep
     their channels."""

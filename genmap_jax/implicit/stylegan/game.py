@@ -186,10 +186,10 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return at
 
     def init(key: Key, batch: Batch) -> State:
-        key_mapping, key_synthesis, key_d = jax.random.split(key, 3)
+        key_mapping, key_synthesis, key_d, key_noise = jax.random.split(key, 4)
         label = None if cfg.classes is None else jnp.zeros(1, jnp.int32)
         mapping, synthesis = Mapping(cfg, cfg.mapping_depth), _synthesis(cfg)
-        ws, noise = jnp.zeros((1, cfg.layers, cfg.latent)), draw_noise(cfg, jax.random.split(key, 1))
+        ws, noise = jnp.zeros((1, cfg.layers, cfg.latent)), draw_noise(cfg, example_keys(key_noise, 1))
         params_g = {
             "mapping": mapping.init(key_mapping, jnp.zeros((1, cfg.latent)), label)["params"],
             "synthesis": synthesis.init(key_synthesis, ws, noise)["params"],
