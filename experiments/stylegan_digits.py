@@ -6,7 +6,7 @@
 
 Not trained by us to a number that is written down.
 
-Differs from the paper: other data, 17 grey values; 64 channels, styles of 64 numbers, four layers of the mapping
+Differs from the paper: other data, 17 grey values; 64 channels, styles of 64 numbers, two layers of the mapping
 network; a lighter R1; a half-life of averaging that suits the short run.
 """
 
@@ -24,7 +24,7 @@ CONFIG = Experiment(
     model=stylegan.Config(
         space=images(8, 8, 1, levels=17),
         latent=64,
-        mapping_depth=4,
+        mapping_depth=2,
         channels=64,
         capacity=512,
         r1=1.0,

@@ -8,7 +8,7 @@
 Karras et al. 2020, https://arxiv.org/abs/1912.04958; labels and adaptive augmentation are those of Karras et al. 2020,
 https://arxiv.org/abs/2006.06676. Not trained by us to a number that is written down.
 
-Differs from the papers: other data; 64 channels, styles of 64 numbers, four layers of each mapping network; R1 by the
+Differs from the papers: other data; 64 channels, styles of 64 numbers, two layers of each mapping network; R1 by the
 heuristic of the second paper's code; a half-life of averaging that suits the short run.
 """
 
@@ -29,8 +29,8 @@ CONFIG = Experiment(
         space=images(32, 32, 1, levels=256),
         classes=62,
         latent=64,
-        mapping_depth=4,
-        label_depth=4,
+        mapping_depth=2,
+        label_depth=2,
         channels=64,
         capacity=1024,
         r1=1.0,
