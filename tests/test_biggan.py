@@ -165,17 +165,18 @@ def test_attention_is_the_identity_at_first_and_sees_all_positions_later():
 # ---- spectral norm, orthogonality ------------------------------------------------------------------------------------
 
 
-def test_orthogonality_is_zero_for_orthogonal_filters_and_the_papers_otherwise():
+@pytest.mark.parametrize("shape", [(3, 3, 2, 5), (1, 1, 2, 5)])  # fewer and more filters than dimensions
+def test_orthogonality_is_zero_for_orthogonal_filters_and_the_papers_otherwise(shape):
     """|W^T W (1 - I)|^2 over kernels only, whatever the norm of the filters; its gradient is 4 W (W^T W (1 - I))."""
-    w = jax.random.normal(KEY, (3, 3, 2, 5))
-    flat = np.asarray(w, np.float64).reshape(18, 5)
+    w = jax.random.normal(KEY, shape)
+    flat = np.asarray(w, np.float64).reshape(-1, 5)
     gram = flat.T @ flat
     gram -= np.diag(np.diag(gram))
     tree = lambda w: {"conv": {"kernel": w, "bias": jnp.ones(5)}, "label": jnp.ones((4, 4))}  # noqa: E731
     np.testing.assert_allclose(orthogonality(tree(w)), (gram**2).sum(), rtol=1e-5)
     gradient = jax.grad(lambda w: orthogonality(tree(w)))(w)
-    np.testing.assert_allclose(gradient.reshape(18, 5), 4.0 * flat @ gram, rtol=1e-4, atol=1e-3)
-    columns = jnp.linalg.qr(flat)[0] * jnp.arange(1.0, 6.0)[None]
+    np.testing.assert_allclose(gradient.reshape(-1, 5), 4.0 * flat @ gram, rtol=1e-4, atol=1e-3)
+    columns = jnp.linalg.qr(np.random.default_rng(0).normal(size=(18, 5)))[0] * jnp.arange(1.0, 6.0)[None]
     assert orthogonality({"kernel": columns}) < 1e-8
 
 
