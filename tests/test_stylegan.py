@@ -35,22 +35,17 @@ def millions(tree) -> float:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) / 1e6
 
 
-def drawn(cfg):
-    """G's and D's parameters, none of them zero, and all layers as strong as they start, without compiling `init`."""
-    rng, state = np.random.default_rng(0), jax.eval_shape(stylegan.algorithm(cfg, batch_size=8).init, KEY, {})
+@functools.cache
+def tiny(classes=None):
+    """(configuration, G's and D's parameters), none of them zero, and all layers as strong as they start."""
+    cfg, rng = dataclasses.replace(TINY, classes=classes), np.random.default_rng(0)
+    state = jax.eval_shape(stylegan.algorithm(cfg, batch_size=8).init, KEY, {})
 
     def draw(path, p):
         rate = networks.MAPPING_RATE if "['mapping']['Dense" in jax.tree_util.keystr(path) else 1.0
         return jnp.asarray(rng.normal(size=p.shape) / rate, p.dtype)
 
-    return jax.tree.map_with_path(draw, (state.params_g, state.params_d))
-
-
-@functools.cache
-def tiny(classes=None):
-    """(configuration, G's and D's parameters)"""
-    cfg = dataclasses.replace(TINY, classes=classes)
-    return cfg, *drawn(cfg)
+    return cfg, *jax.tree.map_with_path(draw, (state.params_g, state.params_d))
 
 
 # ---- sizes and constants ---------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_stylegan import drawn
 from variants import chosen
 
+from genmap_jax.algorithm import like_batch
 from genmap_jax.implicit import stylegan
 from genmap_jax.implicit.stylegan.networks import noise_shapes
 from genmap_jax.objectives import adversarial
@@ -36,13 +36,17 @@ CASES = {"plain": PLAIN, "labels": dataclasses.replace(PLAIN, classes=3, residua
 
 
 def setting(cfg):
-    """Parameters of both players, and inputs of four examples."""
-    rng, side = np.random.default_rng(1), cfg.resolution
+    """Parameters far from where they start, and inputs of four examples."""
+    rng, side = np.random.default_rng(0), cfg.resolution
+    algorithm = stylegan.algorithm(cfg, batch_size=4)
+    state = jax.jit(algorithm.init)(jax.random.key(0), like_batch(algorithm.reads, 4))
+    moved = lambda p: p + 0.3 * rng.normal(size=p.shape).astype(np.float32)  # noqa: E731
+    params = jax.tree.map(moved, (state.params_g, state.params_d))
     shapes = (4, 12), (4, cfg.layers, 12), (4, side, side, 3)
     inputs = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
     noise = [rng.normal(size=(4, *shape)).astype(np.float32) for shape in noise_shapes(cfg)]
     label = None if cfg.classes is None else np.array([0, 2, 1, 1])
-    return *drawn(cfg), *inputs, noise, label
+    return *params, *inputs, noise, label
 
 
 def first(x):
