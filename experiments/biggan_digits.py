@@ -7,7 +7,7 @@
 
 Not trained by us to a number that is written down.
 
-Differs from the paper: other data, 17 grey values; three resolutions of 64, 64 and 32 channels, attention at 4x4; other
+Differs from the paper: other data, 17 grey values; three resolutions of 48, 48 and 24 channels, attention at 4x4; other
 learning rates, and a half-life of averaging that suits the short run.
 """
 
@@ -16,7 +16,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 3000, 128
+STEPS, BATCH = 1800, 128
 CONFIG = Experiment(
     name="biggan_digits",
     data="digits",
@@ -26,7 +26,7 @@ CONFIG = Experiment(
         space=images(8, 8, 1, levels=17),
         classes=10,
         latent=48,
-        width=32,
+        width=24,
         channels=(2, 2, 1),
         attention=4,
         embedding=32,

@@ -6,7 +6,7 @@
 
 Brock et al. 2019, https://arxiv.org/abs/1809.11096. Not trained by us to a number that is written down.
 
-Differs from the paper: other data; four resolutions of 64, 64, 32 and 16 channels, attention at 16x16; other learning
+Differs from the paper: other data; four resolutions of 32, 32, 16 and 8 channels, attention at 16x16; other learning
 rates, and a half-life of averaging that suits the short run.
 """
 
@@ -15,19 +15,19 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 6000, 64
+STEPS, BATCH = 2500, 64
 CONFIG = Experiment(
     name="biggan_glyphs",
     data="glyphs",
     steps=STEPS,
     batch_size=BATCH,
-    eval_every=3000,
-    sample_every=2000,
+    eval_every=1250,
+    sample_every=1250,
     model=biggan.Config(
         space=images(32, 32, 1, levels=256),
         classes=62,
         latent=64,
-        width=16,
+        width=8,
         channels=(4, 4, 2, 1),
         attention=16,
         embedding=64,

@@ -6,7 +6,7 @@
 
 Not trained by us to a number that is written down.
 
-Differs from the paper: other data, 17 grey values; 64 channels, styles of 64 numbers, two layers of the mapping
+Differs from the paper: other data, 17 grey values; 32 channels, styles of 64 numbers, two layers of the mapping
 network; a lighter R1; a half-life of averaging that suits the short run.
 """
 
@@ -15,7 +15,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 3000, 64
+STEPS, BATCH = 2000, 64
 CONFIG = Experiment(
     name="stylegan_digits",
     data="digits",
@@ -25,8 +25,8 @@ CONFIG = Experiment(
         space=images(8, 8, 1, levels=17),
         latent=64,
         mapping_depth=2,
-        channels=64,
-        capacity=512,
+        channels=32,
+        capacity=256,
         r1=1.0,
         ema_halflife=10_000,
         optim=Optim(lr=2e-3, b1=0.0, b2=0.99, clip=0.0),

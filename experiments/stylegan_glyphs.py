@@ -8,8 +8,8 @@
 Karras et al. 2020, https://arxiv.org/abs/1912.04958; labels and adaptive augmentation are those of Karras et al. 2020,
 https://arxiv.org/abs/2006.06676. Not trained by us to a number that is written down.
 
-Differs from the papers: other data; 64 channels, styles of 64 numbers, two layers of each mapping network; R1 by the
-heuristic of the second paper's code; a half-life of averaging that suits the short run.
+Differs from the papers: other data; 32 channels, 16 at full resolution, styles of 64 numbers, two layers of each
+mapping network; R1 with gamma = 1; a half-life of averaging that suits the short run.
 """
 
 from genmap_jax.implicit import stylegan
@@ -17,22 +17,22 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 6000, 32
+STEPS, BATCH = 2500, 32
 CONFIG = Experiment(
     name="stylegan_glyphs",
     data="glyphs",
     steps=STEPS,
     batch_size=BATCH,
-    eval_every=3000,
-    sample_every=2000,
+    eval_every=1250,
+    sample_every=1250,
     model=stylegan.Config(
         space=images(32, 32, 1, levels=256),
         classes=62,
         latent=64,
         mapping_depth=2,
         label_depth=2,
-        channels=64,
-        capacity=1024,
+        channels=32,
+        capacity=512,
         r1=1.0,
         ema_halflife=10_000,
         optim=Optim(lr=2e-3, b1=0.0, b2=0.99, clip=0.0),
