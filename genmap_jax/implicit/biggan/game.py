@@ -244,7 +244,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         variables, vectors = sampler(state)
         a, b = (latents(example_keys(k, len(t)), cfg.latent, cfg.truncation) for k in jax.random.split(key))
         x = generate(cfg, variables, slerp(a, b, t), (cond or {}).get("label"), vectors)
-        return (x + 1.0) * (space.grey_levels / 2.0) - 0.5  # the middle of a grey level's cell is its number
+        return space.grey_values(x)
 
     return Algorithm(
         reads=reads,

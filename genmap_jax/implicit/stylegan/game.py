@@ -302,7 +302,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         a, b = (style(cfg, averaged(state), latents(k, cfg.latent), (cond or {}).get("label")) for k in (key_a, key_b))
         ws = truncate(cfg, lerp(a, b, t), state.w_mean)
         x = synthesise(cfg, averaged(state), ws, draw_noise(cfg, key_noise))
-        return (x + 1.0) * (space.grey_levels / 2.0) - 0.5  # the middle of a grey level's cell is its number
+        return space.grey_values(x)
 
     return Algorithm(
         reads=reads,
