@@ -214,28 +214,11 @@ FAMILIES = {
         None,
         {"truncation_layers": 2},
     ),
-    "stylegan_alias_free": Case(
-        stylegan.FAMILY,
-        stylegan.Config(
-            **{"space": DIGITS, **STYLEGAN, "alias_free": True, "alias_free_layers": 4, "noise": False},
-            **{"path_length": 0.0, "mixing": 0.0},
-        ),
-        None,
-        {"truncation_layers": 2},
-    ),
     "biggan": Case(
         biggan.FAMILY,
         biggan.Config(
             **{"space": DIGITS, "classes": 10, "latent": 6, "width": 4, "channels": (2, 2, 1), "attention": 4},
             **{"embedding": 5, "ema_halflife": 50.0},
-        ),
-        None,
-        {"truncation": 1.0},
-    ),
-    "biggan_deep": Case(
-        biggan.FAMILY,
-        biggan.Config(
-            **{"space": DIGITS, "latent": 5, "width": 8, "channels": (1, 1, 1), "attention": 0, "deep": True},
         ),
         None,
         {"truncation": 1.0},
