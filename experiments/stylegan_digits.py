@@ -4,10 +4,17 @@
     python experiments/stylegan_digits.py --ablation all --seeds 3 --features own
     genmap map --data digits --only stylegan --seeds 3
 
-Not trained by us to a number that is written down.
+Expect FD-own64 6.4 ± 0.3 on 250 samples, seeds 0 to 2 6.8 6.5 5.9 (real images 3.9 ± 1.0), and the shares of classes
+off by 0.16 ± 0.03 in total variation (real 0.11), from the third command: 4000 steps in 330 s on one CPU core, jax
+0.10.2. The fully connected `gan_digits` reaches 11.0 ± 1.0 in 58 s on two cores.
+
+Neither style mixing nor the path-length penalty, which ADA's paper leaves out on CIFAR-10 as well: after 1000 steps
+(seed 0) FD-own64 was 30 without both and 72 with both. Images of 8x8 have four styles, which have to fit together in
+all combinations when they are mixed. With both, a learning rate of 2e-3 and 1000 steps, a weaker penalty R1 lost modes:
+FD-own64 169 with r1=0.03.
 
 Differs from the paper: other data, 17 grey values; 32 channels, styles of 64 numbers, two layers of the mapping
-network; a lighter R1; a half-life of averaging that suits the short run.
+network; a larger learning rate that decays; a half-life of averaging that suits the short run.
 """
 
 from genmap_jax.implicit import stylegan
@@ -15,7 +22,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 2000, 64
+STEPS, BATCH = 4000, 64
 CONFIG = Experiment(
     name="stylegan_digits",
     data="digits",
@@ -27,16 +34,18 @@ CONFIG = Experiment(
         mapping_depth=2,
         channels=32,
         capacity=256,
+        path_length=0.0,
+        mixing=0.0,
         r1=1.0,
         ema_halflife=10_000,
-        optim=Optim(lr=2e-3, b1=0.0, b2=0.99, clip=0.0),
+        optim=Optim(lr=8e-3, b1=0.0, b2=0.99, clip=0.0, decay=STEPS * BATCH, final=0.05),
     ),
 )
 FAMILY = stylegan.FAMILY
 ADA = {"model.augment": ("integer_translation", "isotropic_scaling", "rotation"), "model.ada_target": 0.6}
 ABLATIONS = {
-    "no_path_length": {"model.path_length": 0.0},
-    "no_mixing": {"model.mixing": 0.0},
+    "path_length": {"model.path_length": 2.0},
+    "mixing": {"model.mixing": 0.9},
     "no_noise": {"model.noise": False},
     "r1_weak": {"model.r1": 0.1},
     "r1_strong": {"model.r1": 10.0},
