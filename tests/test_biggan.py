@@ -227,6 +227,7 @@ def test_standing_statistics_are_the_mean_of_batches():
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_step_is_the_papers():
     """Two updates of D on halves of the batch, then one of G against the new D, by SGD written out: 1e-5.
 
