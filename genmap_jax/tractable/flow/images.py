@@ -131,9 +131,9 @@ class ConvNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond):  # [B, H, W, c], [B, C] or [B, H, W, C] or None -> [B, H, W, outputs]
-        h = nn.relu(nn.Conv(self.width, (3, 3))(with_condition(x, cond)))
+        h = nn.relu(nn.Conv(self.width, (3, 3), name="Conv_0")(with_condition(x, cond)))
         h = nn.relu(nn.Dense(self.width, name="Conv_1")(h))  # as a product: XLA's own 1x1 convolution is slow on CPUs
-        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros)(h)
+        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros, name="Conv_2")(h)
 
 
 class ConvPrior(nn.Module):
