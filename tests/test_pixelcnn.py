@@ -347,8 +347,6 @@ def agreement(cfg, n, known=None, label=None):
     "changes",
     [
         pytest.param({"head": "categorical"}, id="strides"),
-        pytest.param({"scales": 3, "blocks": 2, "attention": (1,)}, id="more strides", marks=pytest.mark.slow),
-        pytest.param({"scales": 1, "network": "masked", "head": "categorical"}, id="masked", marks=pytest.mark.slow),
         pytest.param({"network": "masked", "attention": (0, 1)}, id="masked strides", marks=pytest.mark.slow),
         pytest.param({"scales": 1, "attention": (0,), "skips": False}, id="attention", marks=pytest.mark.slow),
     ],
