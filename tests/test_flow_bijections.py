@@ -12,6 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from variants import chosen
 
+from genmap_jax.samplers import fixed_point
 from genmap_jax.tractable.flow import bijection as flows
 from genmap_jax.tractable.flow import coupling, images, linear
 
@@ -172,9 +173,13 @@ def test_autoregressive_inverse_by_iteration_is_the_sequential_one(name):
     elementwise, net = (AFFINE if name == "MAF" else SPLINE), masked((AFFINE if name == "MAF" else SPLINE).parameters)
     y, _ = bijection.forward(params, x, cond)
     step = lambda x: elementwise.inverse(net.apply({"params": params}, x, cond), y)[0]  # noqa: E731
-    found, rounds = coupling.inverse_by_iteration(step, 10.0 * jnp.ones_like(y), most=20, tolerance=1e-6)
+    found, rounds = fixed_point.iterate(step, 10.0 * jnp.ones_like(y), most=20, tolerance=1e-6)
     np.testing.assert_allclose(found, bijection.inverse(params, y, cond)[0], atol=1e-5)
     assert int(rounds) <= 6 + 2
+    broken = y.at[0].set(jnp.nan)  # one example does not end the iteration of the others
+    step = lambda x: elementwise.inverse(net.apply({"params": params}, x, cond), broken)[0]  # noqa: E731
+    again, _ = fixed_point.iterate(step, 10.0 * jnp.ones_like(y), most=20, tolerance=1e-6)
+    np.testing.assert_allclose(again[1:], found[1:], atol=1e-5)
 
 
 def test_made_sees_only_what_comes_before():

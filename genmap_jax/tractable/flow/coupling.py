@@ -98,7 +98,7 @@ def autoregressive(elementwise: Elementwise, network: Callable[[int], nn.Module]
     """Changes feature i of [B, D] given features 0..i-1, which `network` sees through masks.
 
     network: (parameters) -> a linen module (x [B, D], cond) -> [B, D, parameters] whose output i depends on x before i.
-    The inverse fills in one feature after another: D evaluations in a loop of static length. `inverse_by_iteration` has
+    The inverse fills in one feature after another: D evaluations in a loop of static length. `samplers.fixed_point` has
     the same fixed point.
     """
     net = network(elementwise.parameters)
@@ -117,30 +117,6 @@ def autoregressive(elementwise: Elementwise, network: Callable[[int], nn.Module]
         return x, log_slope.sum(-1)
 
     return Bijection(lambda key, x, cond: net.init(key, x, cond)["params"], forward, inverse)
-
-
-def inverse_by_iteration(
-    step: Callable[[Array], Array], start: Array, most: int, tolerance: float
-) -> tuple[Array, Array]:
-    """Iterate x <- step(x) until no entry moves by more than `tolerance`, at most `most` times. (x, iterations made)
-
-    For an autoregressive map with step(x) = elementwise.inverse(network(x), y) feature i is right after i + 1 rounds,
-    whatever the start (Song et al. 2021, arXiv:2002.03629: Jacobi iteration); often far fewer are enough.
-    """
-
-    def unfinished(carry):
-        _, moved, i = carry
-        return (moved > tolerance) & (i < most)
-
-    def again(carry):
-        x, _, i = carry
-        new = step(x)
-        return new, jnp.max(jnp.abs(new - x)), i + 1
-
-    x, _, made = jax.lax.while_loop(
-        unfinished, again, (start, jnp.full((), jnp.inf, start.dtype), jnp.zeros((), jnp.int32))
-    )
-    return x, made
 
 
 # ---- conditioners ----------------------------------------------------------------------------------------------------

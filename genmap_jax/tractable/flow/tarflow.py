@@ -33,6 +33,7 @@ from genmap_jax.nn.attention import attend, causal_mask, scaled_scores
 from genmap_jax.nn.dit import normalised
 from genmap_jax.optim import Optim
 from genmap_jax.options import Count, NotNegative, Positive, Range, check_options
+from genmap_jax.samplers import fixed_point
 from genmap_jax.samplers.guidance import check_guidance
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling, images, linear
@@ -265,7 +266,7 @@ def _grouped(cfg: Config, evaluate: Evaluate, latents: Array) -> tuple[Array, Ar
 
         first, _ = AFFINE.inverse(jnp.broadcast_to(said, (batch, size, values, 2)), z)
         most = size if size > 1 else 0  # the guess of one patch is right
-        x, rounds = coupling.inverse_by_iteration(lambda x: from_guess(x)[0], first, most, cfg.tolerance)
+        x, rounds = fixed_point.iterate(lambda x: from_guess(x)[0], first, most, cfg.tolerance)
         x, log_slope, cache, said = from_guess(x)  # keeps the keys and values of the group
         return (cache, said), (x, log_slope, rounds + 1)
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from genmap_jax.algorithm import Array, Params
 from genmap_jax.nn.reparametrise import weight_norm
+from genmap_jax.samplers import fixed_point
 from genmap_jax.samplers.decoding import temperature
 from genmap_jax.spaces import to_grid
 from genmap_jax.tractable.pixelcnn import head
@@ -94,19 +95,11 @@ def _fixed_point(cfg: Config, task: Task) -> tuple[Array, Array]:
     by_row = lambda x: jnp.moveaxis(x, 1, 0)  # noqa: E731
     noise, known = by_row(task.noise), by_row(task.known)
 
-    def unfinished(carry):
-        _, changed, sweeps = carry
-        return changed & (sweeps < cfg.space.shape[0] * cfg.space.shape[1])
+    def sweep(image):
+        rows = by_row(_network(cfg, task, image)), noise, known
+        return by_row(jax.lax.map(lambda row: draw(cfg, task.weights, *row), rows))  # one by one, to save memory
 
-    def again(carry):
-        image, _, sweeps = carry
-        rows = by_row(_network(cfg, task, image))
-        new = by_row(jax.lax.map(lambda row: draw(cfg, task.weights, *row), (rows, noise, known)))  # row by row: memory
-        return new, jnp.any(new != image), sweeps + 1
-
-    start = jnp.zeros(task.noise.shape), jnp.asarray(True), jnp.asarray(0)
-    image, _, sweeps = jax.lax.while_loop(unfinished, again, start)
-    return image, sweeps
+    return fixed_point.iterate(sweep, jnp.zeros(task.noise.shape), cfg.space.shape[0] * cfg.space.shape[1])
 
 
 def _cached(cfg: Config, task: Task) -> tuple[Array, Array]:
