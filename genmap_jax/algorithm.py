@@ -17,7 +17,7 @@ import optax
 from genmap_jax import parallel
 from genmap_jax.keys import example_keys
 from genmap_jax.shapes import known_within
-from genmap_jax.spaces import Space
+from genmap_jax.spaces import Space, labels
 
 Array = jax.Array
 Key = jax.Array
@@ -136,6 +136,11 @@ def like_batch(reads: dict[str, Space], n: int) -> dict[str, jax.ShapeDtypeStruc
 def conditions(reads: dict[str, Space], batch: dict[str, Value]) -> dict[str, Value] | None:
     """The conditions in a batch, as the argument `cond` of `Algorithm.sample` wants them; None for a family without."""
     return {name: batch[name] for name in list(reads)[1:]} or None
+
+
+def reads_of(space: Space, classes: int | None) -> dict[str, Space]:
+    """`Algorithm.reads` of a model of examples, and of their labels 0..classes-1 if it is conditional."""
+    return {space.field: space} | ({} if classes is None else {"label": labels(classes)})
 
 
 def check_cond(reads: dict[str, Space], n: int, cond: Mapping[str, Array | np.ndarray] | None) -> None:

@@ -205,6 +205,11 @@ def dither(x: Array, keys: Array, levels: int) -> Array:
     return x + (per_example.uniform(keys, x.shape[1:]) - 0.5) * (2.0 / levels)
 
 
+def squash(x: Array, levels: int) -> Array:
+    """A tanh that ends at the middles of the outermost cells of `dequantise`: where generated images may lie."""
+    return jnp.tanh(x) * (1.0 - 1.0 / levels)
+
+
 def requantise(x: Array, levels: int) -> Array:
     """The cell of `dequantise` that holds x, as float32; values outside [-1, 1) go to the end cells, NaN stays NaN."""
     return _clipped(jnp.floor((x + 1.0) * (levels / 2.0)), levels)

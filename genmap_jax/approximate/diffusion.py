@@ -48,6 +48,7 @@ from genmap_jax.algorithm import (
     check_cond,
     init_state,
     minimise,
+    reads_of,
 )
 from genmap_jax.keys import example_keys, uniform
 from genmap_jax.nn.adm import ADM
@@ -62,7 +63,7 @@ from genmap_jax.processes import Denoise, log_snr, predictions
 from genmap_jax.processes.log_snr import Schedule
 from genmap_jax.samplers import denoising, guidance
 from genmap_jax.shapes import expect, expect_label
-from genmap_jax.spaces import Space, labels
+from genmap_jax.spaces import Space
 
 EMBEDDING = 128
 """Width of the embedding of the noise level."""
@@ -286,8 +287,7 @@ def training_loss(cfg: Config) -> Callable[[Params, Key, Batch], dict[str, Array
     def some_labels(keys, batch):
         if cfg.classes is None:
             return None
-        drop = jax.vmap(lambda key: jax.random.bernoulli(key, cfg.label_drop))(keys)
-        return jnp.where(drop, cfg.classes, batch["label"])
+        return guidance.some_hidden(batch["label"], keys, cfg.label_drop, cfg.classes)
 
     def uncertainty(params, log_snr):
         return Uncertainty().apply({"params": params["uncertainty"]}, -0.5 * log_snr)
@@ -356,7 +356,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     if cfg.schedule != "learned":
         log_snr.checked(schedule_of(cfg, {}))
     tx, sigmas, space = optimizer(cfg.optim, batch_size), sigmas_of(cfg), cfg.space
-    reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
+    reads = reads_of(space, cfg.classes)
 
     def init(key: Key, batch: Batch) -> State:
         for_network, for_schedule = jax.random.split(key)

@@ -3,6 +3,7 @@
 denoise(y [B, ...], sigma [B], cond) -> x_hat [B, ...], with y = x + sigma noise; cond: int32 labels [B].
 """
 
+import jax
 import jax.numpy as jnp
 
 from genmap_jax.processes import Array, Denoise, expand
@@ -14,6 +15,15 @@ def unconditional(denoise: Denoise, null: int) -> Denoise:
     null: the label that stands for "none".
     """
     return lambda y, sigma, cond=None: denoise(y, sigma, jnp.full(y.shape[0], null, jnp.int32))
+
+
+def some_hidden(label: Array, keys: Array, share: float, null: int) -> Array:
+    """Labels of which each becomes `null`, the label that stands for "none", with probability `share`. label, keys [B]
+
+    Trains one model to be conditional and unconditional, as classifier-free guidance needs it.
+    """
+    hidden = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys)
+    return jnp.where(hidden, null, label)
 
 
 def check_guidance(guidance: float, classes: int | None, label_drop: float) -> None:

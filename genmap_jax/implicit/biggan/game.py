@@ -33,6 +33,7 @@ from genmap_jax.algorithm import (
     ema_update,
     mean_terms,
     player,
+    reads_of,
     split_batch,
 )
 from genmap_jax.implicit.biggan.config import Config, check
@@ -43,7 +44,7 @@ from genmap_jax.objectives.discriminator import d_terms, g_terms
 from genmap_jax.optim import optimizer
 from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.shapes import expect, expect_label
-from genmap_jax.spaces import dither, labels
+from genmap_jax.spaces import dither, squash
 
 STANDING_BATCH = 64  # latents in a batch of standing statistics
 
@@ -137,7 +138,7 @@ def _generator(
     network = Generator(cfg, axis_name, decay)
     out: Any = network.apply(variables, z, label, train, mutable=["batch_stats"] if train else False)
     x, after = (out[0], out[1]["batch_stats"]) if train else (out, variables["batch_stats"])
-    return jnp.tanh(x) * (1.0 - 1.0 / cfg.space.grey_levels), after  # ends between the middles of the outermost cells
+    return squash(x, cfg.space.grey_levels), after
 
 
 # ---- algorithm -------------------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     """BigGAN as the runner sees it. Raises ValueError that names the field and the fix."""
     check(cfg, batch_size)
     space = cfg.space
-    reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
+    reads = reads_of(space, cfg.classes)
     tx_g = optimizer(cfg.optim, batch_size)
     of_d = dataclasses.replace(cfg.optim, lr=cfg.rate_d * cfg.optim.lr)
     tx_d = optimizer(of_d, batch_size // cfg.critic_steps)  # examples in an update of D: schedules count them

@@ -40,6 +40,7 @@ from genmap_jax.algorithm import (
     ema_update,
     mean_terms,
     player,
+    reads_of,
     split_batch,
 )
 from genmap_jax.implicit.gan.config import Config, check
@@ -52,7 +53,7 @@ from genmap_jax.objectives.discriminator import Judge, d_terms, g_terms, move_an
 from genmap_jax.optim import optimizer
 from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.shapes import expect, expect_label
-from genmap_jax.spaces import dither, labels
+from genmap_jax.spaces import dither, squash
 
 
 @flax.struct.dataclass
@@ -110,8 +111,7 @@ def _generator(cfg: Config, axis_name: str | None, variables: Params, z: Array, 
     mutable = ["batch_stats"] if train else False
     out: Any = Generator(cfg, axis_name).apply(variables, z, label, train, mutable=mutable)
     x, stats = out if train else (out, {})
-    # tanh ends between the middles of the outermost cells
-    return jnp.tanh(x) * (1.0 - 1.0 / cfg.space.grey_levels) if cfg.squash else x, stats
+    return squash(x, cfg.space.grey_levels) if cfg.squash else x, stats
 
 
 def _discriminator(cfg: Config, params: Params, vectors: Params | None, x: Array, label: Array | None):
@@ -131,7 +131,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     check(cfg, batch_size)
     tx, space = optimizer(cfg.optim, batch_size), cfg.space
     tx_d = optimizer(cfg.optim, batch_size // cfg.critic_steps)  # examples in an update of D: schedules count them
-    reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
+    reads = reads_of(space, cfg.classes)
 
     def draw(variables: Params, key_z: Array, key_u: Array, label: Array | None) -> tuple[Array, Params]:
         """What D sees of the generator, keys [B] -> [B, *shape], and G's statistics after it."""

@@ -35,6 +35,7 @@ from genmap_jax.algorithm import (
     ema_update,
     mean_terms,
     player,
+    reads_of,
     split_batch,
 )
 from genmap_jax.implicit.stylegan.alias_free import AliasFreeSynthesis
@@ -48,7 +49,7 @@ from genmap_jax.objectives.path_length import path_length_penalty, path_lengths
 from genmap_jax.optim import optimizer
 from genmap_jax.samplers.interpolation import lerp
 from genmap_jax.shapes import expect, expect_label
-from genmap_jax.spaces import dither, labels
+from genmap_jax.spaces import dither
 
 MEAN_DECAY = 0.995  # of the mean of w, per update
 
@@ -157,7 +158,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     """StyleGAN2 as the runner sees it. Raises ValueError that names the field and the fix."""
     check(cfg, batch_size)
     space = cfg.space
-    reads = {space.field: space} | ({} if cfg.classes is None else {"label": labels(cfg.classes)})
+    reads = reads_of(space, cfg.classes)
     tx_g = optimizer(lazy.corrected(cfg.optim, cfg.path_every) if cfg.path_length else cfg.optim, batch_size)
     tx_d = optimizer(lazy.corrected(cfg.optim, cfg.r1_every) if cfg.r1 else cfg.optim, batch_size)
 
@@ -214,9 +215,8 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
         def loss(params_g: Params) -> tuple[Array, Array]:
             fake, w = draw(params_g, key_draw, label)
-            return g_terms(cfg.loss, judge(state.params_d, state, label), real, fake, key_judge)["loss"].mean(), w.mean(
-                0
-            )
+            terms = g_terms(cfg.loss, judge(state.params_d, state, label), real, fake, key_judge)
+            return terms["loss"].mean(), w.mean(0)
 
         params_g, opt_g, value, w = player(loss, state.params_g, state.opt_g, tx_g, axis_name)
         w_mean = w + MEAN_DECAY * (state.w_mean - w)

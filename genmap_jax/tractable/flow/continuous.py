@@ -46,6 +46,7 @@ from genmap_jax.algorithm import (
     check_cond,
     init_state,
     minimise,
+    reads_of,
 )
 from genmap_jax.keys import example_keys
 from genmap_jax.nn.mlp import MLP
@@ -56,7 +57,7 @@ from genmap_jax.samplers import ode
 from genmap_jax.samplers.interpolation import slerp
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow.bijection import log_normal
-from genmap_jax.tractable.flow.density import one_hot, reads_of
+from genmap_jax.tractable.flow.density import one_hot
 from genmap_jax.units import bits_per_dim
 
 EMBEDDING = 32

@@ -22,22 +22,18 @@ from genmap_jax.algorithm import (
     check_cond,
     init_state,
     minimise,
+    reads_of,
 )
 from genmap_jax.keys import example_keys
 from genmap_jax.objectives.elbo import importance_bound
 from genmap_jax.objectives.exact_likelihood import negative_log_likelihood
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.samplers.interpolation import slerp
-from genmap_jax.spaces import Space, labels
+from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import dequantisation
 from genmap_jax.tractable.flow.bijection import Bijection, log_density
 
 Dequantisation = Literal["uniform", "variational"]
-
-
-def reads_of(space: Space, classes: int | None) -> dict[str, Space]:
-    """What a flow reads of a batch: examples, and labels if it is conditional."""
-    return {space.field: space} | ({} if classes is None else {"label": labels(classes)})
 
 
 def one_hot(batch: dict[str, Array] | None, classes: int | None) -> Array | None:

@@ -4,11 +4,12 @@ import dataclasses
 import math
 from typing import Annotated, Any, Literal
 
+from genmap_jax.algorithm import reads_of
 from genmap_jax.nn import rope
 from genmap_jax.optim import Optim
 from genmap_jax.options import Count, Natural, Positive, Range, check_options
 from genmap_jax.samplers.decoding import Law
-from genmap_jax.spaces import Space, images, labels
+from genmap_jax.spaces import Space, images
 from genmap_jax.spaces import tokens as strings
 
 
@@ -117,8 +118,7 @@ class Config:
     @property
     def reads(self) -> dict[str, Space]:
         """What of a batch the model uses; see `Algorithm.reads`."""
-        label = {} if self.classes is None else {"label": labels(self.classes)}
-        return {self.space.field: self.space} | label
+        return reads_of(self.space, self.classes)
 
     @property
     def law(self) -> Law:

@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Annotated, Any, Literal
 
+from genmap_jax.algorithm import reads_of
 from genmap_jax.optim import Optim
 from genmap_jax.options import Count, Natural, NotNegative, Positive, Range, check_options
 from genmap_jax.samplers.guidance import check_guidance
-from genmap_jax.spaces import Space, labels
+from genmap_jax.spaces import Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,7 @@ class Config:
     @property
     def reads(self) -> dict[str, Space]:
         """What of a batch the model uses; see `Algorithm.reads`."""
-        label = {} if self.classes is None else {"label": labels(self.classes)}
-        return {"image": self.space} | label
+        return reads_of(self.space, self.classes)
 
     @property
     def kinds(self) -> int:

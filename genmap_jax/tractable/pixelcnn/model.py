@@ -26,6 +26,7 @@ from genmap_jax.keys import example_keys
 from genmap_jax.nn.reparametrise import weight_norm
 from genmap_jax.objectives import exact_likelihood
 from genmap_jax.optim import optimizer
+from genmap_jax.samplers.guidance import some_hidden
 from genmap_jax.shapes import expect, expect_label, known_within
 from genmap_jax.tractable.pixelcnn import head, sampling
 from genmap_jax.tractable.pixelcnn.config import SAMPLING, Config, check
@@ -172,8 +173,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         dropout_keys, label_keys = per_example.split(keys)
         label = label_of(batch)
         if label is not None and cfg.label_drop:
-            drop = jax.vmap(lambda key: jax.random.bernoulli(key, cfg.label_drop))(label_keys)
-            label = jnp.where(drop, cfg.kinds - 1, label)
+            label = some_hidden(label, label_keys, cfg.label_drop, cfg.kinds - 1)
         return log_prob(cfg, params, batch["image"], label, dropout_keys)
 
     loss = exact_likelihood.negative_log_likelihood(nats, cfg.space.dims)
