@@ -69,6 +69,11 @@ def test_a_map_keeps_to_its_budget_and_passes_on_what_is_left():
     assert mapping.training_minutes(0.5, 4) == mapping.LEAST
 
 
+def test_a_map_of_many_runs_has_time_for_each():
+    """Unless told: 15 minutes, which one run of digits does not need, and 3 for each of many."""
+    assert [mapping.planned_minutes(count) for count in (1, 5, 12, 36)] == [15.0, 15.0, 36.0, 108.0]
+
+
 def test_the_process_of_a_map_leaves_the_accelerator_to_its_runs(tmp_path):
     """It counts work on the CPU whatever JAX_PLATFORMS says; here that names a platform which is not there."""
     code = f"""

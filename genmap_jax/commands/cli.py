@@ -55,7 +55,10 @@ def _run(argv: list[str]) -> int:
     command.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="draw these run folders; train nothing")
     command.add_argument("--data", default="digits", help="digits, glyphs, toy, toy/rings ..., pydoc (default: digits)")
     command.add_argument(
-        "--budget", type=number(Positive), default=15.0, metavar="MINUTES", help="of the whole map (default: 15)"
+        "--budget",
+        type=number(Positive),
+        metavar="MINUTES",
+        help="of the whole map (default: 15, or 3 for each run if that is more)",
     )
     command.add_argument("--seeds", type=number(Count), default=1, metavar="N", help="runs of every family")
     command.add_argument("--only", metavar="A,B", help="these families")

@@ -28,8 +28,11 @@ from genmap_jax.run.runs import Script
 
 TOY = "toy/gaussians8"
 """What `--data toy` means."""
-OVERHEAD = 0.9
+OVERHEAD = 1.2
 """Minutes of a run beside training, on two cores: start, compilation, likelihood, samples, the card."""
+SHORTEST, EACH = 15.0, 3.0
+"""Minutes of a map where none are told: at least so many, and so many for each run. What short runs leave of theirs is
+what the longest on digits need."""
 LEAST = 0.05
 """Minutes of training that every run has."""
 
@@ -60,7 +63,7 @@ def make_map(
     workdir: Path,
     *,
     data: str,
-    budget: float,
+    budget: float | None,
     seeds: int,
     samples: int,
     features: str,
@@ -71,13 +74,14 @@ def make_map(
 
     Returns 0, or the exit code of a run that stopped.
 
-    budget: minutes of the whole map; each run trains for an equal share of what `OVERHEAD` leaves of it. What a run
-        leaves unspent is shared among those after it, where they run one after another.
+    budget: minutes of the whole map, None for `planned_minutes`; each run trains for an equal share of what `OVERHEAD`
+        leaves of it. What a run leaves unspent is shared among those after it, where they run one after another.
     samples, features: what to measure, and with what. flags: further flags of the experiments.
     executor: "local" runs one after another; "slurm" submits them and returns; "ray" runs them on a cluster.
     """
     check_samples(samples)
     jobs = [(script, seed) for seed in range(seeds) for script in scripts]
+    budget = planned_minutes(len(jobs)) if budget is None else budget
     folders = [workdir / (s.path.stem if seeds == 1 else f"{s.path.stem}-seed{seed}") for s, seed in jobs]
     law = ["--data", TOY if data == "toy" else data] if data.startswith("toy") else []
     measuring = ["--features", features, "--measured-samples", str(samples)]
@@ -120,6 +124,11 @@ def work(script: Script) -> int:
     algorithm = script.family.algorithm(cfg.model, batch_size=cfg.batch_size)
     key, batch = jax.random.key(0), like_batch(algorithm.reads, cfg.batch_size)
     return cfg.steps * flops(algorithm.step, jax.eval_shape(algorithm.init, key, batch), batch, key)
+
+
+def planned_minutes(count: int) -> float:
+    """Minutes of a map of so many runs, where none are told."""
+    return max(SHORTEST, EACH * count)
 
 
 def training_minutes(left: float, runs_left: int) -> float:
