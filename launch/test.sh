@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests; further arguments go to pytest: bash launch/test.sh tests/test_vae.py -k elbo
 #
-#   bash launch/test.sh          what a fork runs many times: about 12 minutes on 2 cores, compilation included
-#   bash launch/test.sh --all    also what is slow: full-size tracing, repeated trainings, references, SLURM, a browser
+#   bash launch/test.sh          what a fork runs many times: about 13 minutes on 2 cores, compilation included
+#   bash launch/test.sh --all    then also what is slow: full-size tracing, repeated trainings, references, SLURM, a browser
 #
 # Exits non-zero when a test fails, and also when none ran. One process for each core, a file of tests in one of them;
 # -n 0 runs all in this process.
@@ -11,11 +11,18 @@
 prepare
 tune
 cd "$root"
-which=(-m "not slow")
-if [ "${1-}" = --all ]; then
-  shift
-  which=()
-else
-  export GENMAP_QUICK_TESTS=1 # see tests/conftest.py
+
+tests() { "$python" -m pytest -n auto --dist loadfile -m "$@"; }
+none=5 # what pytest says when there was no such test
+whole="${1-}"
+if [ "$whole" = --all ]; then shift; fi
+
+quick=0 slow="$none"
+GENMAP_QUICK_TESTS=1 tests "not slow" "$@" || quick=$? # see tests/conftest.py
+if [ "$whole" = --all ]; then
+  slow=0
+  tests slow "$@" || slow=$?
 fi
-exec "$python" -m pytest -n auto --dist loadfile "${which[@]}" "$@"
+if [ "$quick" = "$none" ]; then quick="$slow"; fi
+if [ "$slow" = "$none" ]; then slow="$quick"; fi
+exit $((quick > slow ? quick : slow))

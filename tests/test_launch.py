@@ -102,9 +102,9 @@ def test_local_runs_the_map_an_experiment_or_genmap(checkout):
     assert checkout.run("local.sh", "--help") == [["python", *GENMAP, "--help"]]
     assert checkout.run("local.sh", "data", "x.py") == [["python", *GENMAP, "data", "x.py"]]
     workers = ["-n", "auto", "--dist", "loadfile"]
-    quick = ["-m", "not slow"]
-    assert checkout.run("test.sh", "-k", "a b") == [["python", "-m", "pytest", *workers, *quick, "-k", "a b"]]
-    assert checkout.run("test.sh", "--all", "-x") == [["python", "-m", "pytest", *workers, "-x"]]
+    tests = lambda *which: ["python", "-m", "pytest", *workers, "-m", *which]  # noqa: E731
+    assert checkout.run("test.sh", "-k", "a b") == [tests("not slow", "-k", "a b")]
+    assert checkout.run("test.sh", "--all", "-x") == [tests("not slow", "-x"), tests("slow", "-x")]
 
 
 def test_installs_again_only_when_something_changed(checkout):
@@ -204,6 +204,12 @@ def test_the_suite_fails_when_no_test_ran(checkout):
     checkout.run("test.sh")
     executable(checkout.root / ".venv/bin/python", PYTHON.replace("case", '[ "$2" = pytest ] && exit 5\ncase', 1))
     checkout.run("test.sh", code=5)
+    checkout.run("test.sh", "--all", code=5)
+    for which in ("not slow", "slow"):  # one of the two has none; then the other fails
+        for other in (0, 1):
+            exits = f'[ "$2" = pytest ] && {{ for a; do [ "$a" = "{which}" ] && exit 5; done; exit {other}; }}\ncase'
+            executable(checkout.root / ".venv/bin/python", PYTHON.replace("case", exits, 1))
+            checkout.run("test.sh", "--all", code=other)
     ci = (ROOT / ".ci/run").read_text()
     assert "set -euo pipefail" in ci and ci.endswith("\nbash launch/test.sh --all -rs\n")
 
