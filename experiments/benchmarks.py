@@ -193,12 +193,17 @@ def seeds_at_once(script, variant: str, seeds: int, seconds: float) -> None:
     print(f"{cfg.name:16s} {variant:16s} {apart:12.1f} {at_once:12.1f} {at_once / apart:8.2f} x   {taken}", flush=True)
 
 
+def peer(name: str):
+    """The module experiments/peers/NAME.py."""
+    spec = importlib.util.spec_from_file_location(f"peer_{name}", FOLDER / "peers" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def beside_peers(name: str) -> None:
     """Print, for every comparison of experiments/peers/NAME.py, the median rate of each competitor and our ratio."""
-    spec = importlib.util.spec_from_file_location(f"peer_{name}", FOLDER / "peers" / f"{name}.py")
-    peer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peer)
-    for title, (units, competitors) in peer.comparisons(our_updates).items():
+    for title, (units, competitors) in peer(name).comparisons(our_updates).items():
         runs_of = {who: set_up() for who, set_up in competitors.items()}
         for run in runs_of.values():  # compilation and first touches
             run()

@@ -19,6 +19,7 @@ Each measurement of speed takes --seconds. An experiment that fails is named and
 import argparse
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from genmap_jax.commands import map as mapping
 from genmap_jax.commands.bad_input import Parser, number, told
 from genmap_jax.options import Positive
 from genmap_jax.run import loop
+from genmap_jax.run.checkpoint import Checkpoints
 
 FOLDER = Path(__file__).parent
 STEPS = 3
@@ -57,12 +59,51 @@ def deviation(ours: list[dict[str, float]], reference: list[dict[str, float]]) -
     return worst
 
 
-def check(script, seconds: float) -> dict[str, float]:
-    """All numbers of one experiment."""
+def inputs(script):
+    """The algorithm of an experiment and its first batches."""
     cfg = script.config
     algorithm = loop.bind(cfg, script.family)
     source = loop.load(cfg, algorithm, None)["train"]
-    batches = [data.batch(source, cfg.seed, i, cfg.batch_size) for i in range(STEPS)]
+    return algorithm, [data.batch(source, cfg.seed, i, cfg.batch_size) for i in range(STEPS)]
+
+
+def resumed(script, algorithm, batches) -> float:
+    """The largest difference of any number of the state after steps with a checkpoint between, and without one."""
+    keys = jax.random.split(jax.random.key(script.config.seed), 3)
+    with jax.default_device(jax.devices()[0]), jax.default_matmul_precision("highest"):
+        state = jax.jit(algorithm.init)(keys[0], batches[0])
+        step = jax.jit(algorithm.step)
+        for batch in batches:
+            state, _ = step(state, batch, keys[1])
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=1)
+            checkpoints.save(len(batches), state, {})
+            checkpoints.wait()
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+            _, again = checkpoints.restore(like)
+            checkpoints.close()
+        for batch in batches:
+            state, _ = step(state, batch, keys[1])
+            again, _ = step(again, batch, keys[1])
+    numbers = lambda x: np.asarray(x, np.float64)  # noqa: E731
+    apart = jax.tree.map(lambda a, b: float(np.abs(numbers(a) - numbers(b)).max(initial=0.0)), state, again)
+    return max(jax.tree.leaves(apart))
+
+
+def contract(script) -> dict[str, float]:
+    """What does not take long: how far the first losses are from those on the CPU, and a checkpoint between steps."""
+    algorithm, batches = inputs(script)
+    device, cpu = jax.devices()[0], jax.devices("cpu")[0]
+    ours = losses(script, algorithm, batches, device, "highest")
+    return {
+        "resumed": resumed(script, algorithm, batches),
+        "deviation": deviation(ours, losses(script, algorithm, batches, cpu, "highest")),
+    }
+
+
+def check(script, seconds: float) -> dict[str, float]:
+    """All numbers of one experiment."""
+    cfg, (algorithm, batches) = script.config, inputs(script)
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     reference = losses(script, algorithm, batches, cpu, "highest")
     result = {
@@ -92,6 +133,11 @@ def check(script, seconds: float) -> dict[str, float]:
     return result
 
 
+def scripts_of(datasets: list[str]) -> list:
+    """The experiments of the map on these datasets."""
+    return [script for name in datasets for script in mapping.members(FOLDER, name)]
+
+
 def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits,toy", help="datasets, comma-separated (default: digits,toy)")
@@ -100,7 +146,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.out:
         places.writable(args.out.parent, "--out")
-    scripts = [script for name in args.data.split(",") for script in mapping.members(FOLDER, name)]
+    scripts = scripts_of(args.data.split(","))
     device = jax.devices()[0]
     print(f"{device.platform} {device.device_kind}, jax {jax.__version__}")
     print("experiment                deviation   default   first    steps/s  samples/s", flush=True)

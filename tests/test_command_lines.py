@@ -42,6 +42,7 @@ vae_digits: log_every 0|-1, eval_every 0|-1, sample_every 0|-1, save_every 0|-3,
 vae_digits: eval_examples 0|1|-3, eval-examples 1 --dry-run, seed 4294967295 --seeds 2
 vae_digits: name ..|../x|/tmp/x|a/b|., data nonsense|toy/nonsense|digits/1.0.0|../digits|/etc|pair/digits
 vae_digits: budget 0|-1|inf|nan, devices 0|-1|99999, seeds 0|-1, measured-samples 0|5|-1
+vae_digits: profile 0|-1|x, steps 20 --profile 11
 vae_digits: stuck-after 0|-1|nan|inf, fsdp --parallel pmap, wandb, text.tokenizer characters, text.packed
 vae_digits: workdir {file}|{file}/sub|{link}|{link}/sub|gs://bucket/run|''|, data-dir {file}|gs://bucket|''
 vae_digits: platform '', name '', data '', ablation ''|nope, variant ''|nope|baseline --ablation all
@@ -318,6 +319,8 @@ PROCESSES = [
     ("truncation.py {run}", {}, "give a run of StyleGAN2 or BigGAN"),
     ("device_check.py --seconds 0", {}, "above 0"),
     ("device_check.py --data nonsense", {}, "nonsense"),
+    ("gpu_check.py --out {run} --parts nonsense", {}, "gpt2, families"),
+    ("gpu_check.py --out {file}/x", {}, "is a file"),
     ("export.py {run} out", {}, "not a GPT"),
     ("complete.py {run}", {}, "not a GPT"),
     ("inpaint.py {run}", {}, "a PixelCNN"),

@@ -1,5 +1,6 @@
 """Every experiment, and every ablation of it, at full size: shapes only, so that none rots."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from genmap_jax.run import runs
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 NOT_EXPERIMENTS = {
-    *("benchmarks", "complete", "device_check", "export", "inpaint", "long_context", "pixel_samplers"),
+    *("benchmarks", "complete", "device_check", "export", "gpu_check", "inpaint", "long_context", "pixel_samplers"),
     *("post_hoc_ema", "project", "reversible_memory", "sampler_steps", "style_mixing", "tarflow_decoding"),
     "truncation",
 }
@@ -92,6 +93,23 @@ def test_the_benchmarks_measure():
     )
     assert done.returncode == 0, done.stderr
     assert "vae_digits" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_at_toy_sizes(tmp_path):
+    """Every part that eight minutes of a GPU hold, as `launch/gpu_check.sh --dry` runs them."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    parts = ("gpt2", "families", "decoding", "shakespeare")
+    command = [sys.executable, FOLDER / "gpu_check.py", "--out", tmp_path, "--dry", "--parts", ",".join(parts)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in parts}
+    assert found["families"] == {"vae_digits": {"resumed": 0.0, "deviation": 0.0}}
+    assert found["shakespeare"]["best"]["step"] == 2
+    for title, competitors in (item for name in ("gpt2", "decoding") for item in found[name].items()):
+        if title != "peak_bytes":
+            assert all(competitors[who]["rate"] > 0 for who in competitors if who != "kernels"), title
 
 
 def test_a_misspelt_flag_names_the_right_one():

@@ -12,6 +12,7 @@ import pytest
 from genmap_jax.commands import map as mapping
 from genmap_jax.flops import flops
 from genmap_jax.run.runs import read_experiment
+from genmap_jax.tractable import gpt
 
 A, B = jnp.ones((5, 3)), jnp.ones((3, 7))
 IMAGE, KERNEL = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
@@ -47,6 +48,19 @@ def conv(x, kernel, **options):
 def test_counts_are_those_of_closed_forms(function, args, expected):
     assert flops(function, *args) == expected
     assert flops(function, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)) == expected
+
+
+def test_an_update_of_a_gpt_is_the_published_formula():
+    """6 N + 12 L D T operations per token for N parameters without positions (Chowdhery et al. 2022, appendix B): 1 %.
+
+    Biases and normalisations are parameters, but in no product; here they are a hundredth of N.
+    """
+    cfg = gpt.Config(vocab=512, length=64, layers=2, heads=2, width=128)
+    params = jax.eval_shape(lambda: gpt.init_params(cfg, jax.random.key(0)))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params)) - params["positions"].size
+    tokens = jax.ShapeDtypeStruct((3, 64), jnp.int32)
+    counted = flops(jax.grad(lambda params, tokens: gpt.log_prob(cfg, params, tokens).sum()), params, tokens)
+    assert counted / (3 * 64) == pytest.approx(6 * count + 12 * cfg.layers * cfg.width * cfg.length, rel=0.01)
 
 
 def test_work_of_an_experiment_grows_with_its_steps_and_width():

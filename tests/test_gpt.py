@@ -135,6 +135,47 @@ def test_no_array_of_a_windowed_gpt_grows_with_the_square_of_the_length():
     assert not re.search(r"\[[\d,]*512,512[\d,]*\]", hlo) and "[2,512,17]" in hlo
 
 
+def test_no_mask_of_dropout_is_used_twice(monkeypatch):
+    """Two branches of each of two layers, and the embeddings: of five draws no two have the same key and number."""
+    used, dropout = [], gpt.network.dropout
+
+    def recorded(cfg, x, keys, draw):
+        used.append((jax.random.key_data(keys).tobytes(), draw))
+        return dropout(cfg, x, keys, draw)
+
+    cfg = shaped("gpt2", vocab=7, length=12, layers=2, width=16, dropout=0.5)
+    params, tokens = perturbed(cfg), tokens_of(cfg, 4)
+    monkeypatch.setattr(gpt.network, "dropout", recorded)
+    gpt.log_prob(cfg, params, tokens, keys=jax.random.split(jax.random.key(0), 4))
+    assert len(used) == len(set(used)) == 5
+
+
+def test_dropout_is_of_each_example_and_of_training_alone():
+    """A share of 0.5: half of the entries are zero, the others twice as large, so that the mean stays.
+
+    A string's masks are those of its key, whatever stands beside it; without keys nothing is dropped; layers that are
+    scanned over or recomputed have the same masks.
+    """
+    cfg = shaped("gpt2", vocab=7, length=12, layers=2, width=16, dropout=0.5)
+    keys, x = jax.random.split(jax.random.key(0), 4), jnp.ones((4, 50, 40))
+    dropped = gpt.network.dropout(cfg, x, keys, 0)
+    assert set(np.unique(dropped)) == {0.0, 2.0} and abs(float(dropped.mean()) - 1.0) < 0.05
+    assert not np.array_equal(dropped, gpt.network.dropout(cfg, x, keys, 1))
+    params, tokens = perturbed(cfg), tokens_of(cfg, 4)
+    trained = log_prob(cfg, params, tokens, keys=keys)
+    assert np.abs(trained - log_prob(cfg, params, tokens)).min() > 1e-3
+    plain = dataclasses.replace(cfg, dropout=0.0)
+    np.testing.assert_array_equal(log_prob(cfg, params, tokens), log_prob(plain, params, tokens))
+    np.testing.assert_allclose(log_prob(cfg, params, tokens[2:], keys=keys[2:]), trained[2:], rtol=1e-5)
+    for change in ({"scan": True}, {"remat": "full"}):
+        other = log_prob(dataclasses.replace(cfg, **change), params, tokens, keys=keys)
+        np.testing.assert_allclose(other, trained, rtol=1e-5)
+    step = lambda cfg: jax.jit(gpt.algorithm(cfg, batch_size=4).step)  # noqa: E731
+    state = gpt.algorithm(cfg, batch_size=4).init(jax.random.key(1), {"tokens": tokens})
+    losses = [float(step(c)(state, {"tokens": tokens}, jax.random.key(2))[1]["loss"]) for c in (cfg, plain)]
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"),
     chosen([("gpt2", "bfloat16"), *((name, "float32") for name in ARCHITECTURES)], [("everything", "float32")]),

@@ -1,6 +1,7 @@
 """The runner: run folders, exact continuation after every kind of stop, errors before compilation."""
 
 import dataclasses
+import gzip
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -66,6 +68,23 @@ def run(workdir: Path, cfg: Experiment = TINY, **changes) -> int:
 
 def rows(workdir: Path) -> list[dict]:
     return read_metrics(workdir / "metrics.jsonl")
+
+
+def test_a_profile_records_steps_and_changes_nothing(tmp_path):
+    """Two steps after ten: a trace with each compiled operation twice. A run with fewer to go says so beforehand."""
+    longer = dataclasses.replace(TINY, steps=13)
+    assert run(tmp_path / "a", longer, profile=2) == run(tmp_path / "b", longer) == 0
+    (trace,) = (tmp_path / "a/profile").rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    times = Counter(event["name"] for event in events if "fusion" in event.get("name", ""))
+    assert min(times.values()) == 2 and not any(count % 2 for count in times.values())
+    assert list((tmp_path / "a/profile").rglob("*.xplane.pb")) and not (tmp_path / "b/profile").exists()
+    timeless = lambda row: {k: v for k, v in row.items() if "second" not in k}  # noqa: E731
+    assert [*map(timeless, rows(tmp_path / "a"))] == [*map(timeless, rows(tmp_path / "b"))]
+    with pytest.raises(ValueError, match="--profile 9: of 13 steps at most 3 can be recorded"):
+        run(tmp_path / "c", longer, profile=9)
+    with pytest.raises(ValueError, match="--profile 2: of 7 steps at most 0 can be recorded"):
+        run(tmp_path / "b", dataclasses.replace(TINY, steps=20), profile=2)
 
 
 def test_a_run_folder_is_complete(tmp_path):

@@ -6,6 +6,7 @@ The networks are written from the paper as functions of a tree of tensors that h
 tests/test_stylegan_parity.py can give both the same ones.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -233,6 +234,16 @@ def comparisons(our_updates: Callable) -> dict[str, tuple[int, dict[str, Callabl
     ours = partial(our_updates, stylegan.algorithm, SMALL, {"image": _images(SMALL, BATCH)}, UPDATES)
     competitors = {"ours": partial(ours, devices=1), "torch": partial(theirs, SMALL, BATCH, UPDATES)}
     return {"StyleGAN2 32x32, lazy R1 and path length, updates/s": (UPDATES, competitors)}
+
+
+def on_gpu(our_updates: Callable, dry: bool) -> dict[str, tuple[int, dict[str, Callable[[], Callable[[], None]]]]]:
+    """As `comparisons`, at the width of the paper's network for CIFAR-10, in float32 with TF32 products."""
+    wide = {"latent": 512, "mapping_depth": 8, "channels": 512, "capacity": 16384, "group": 4}
+    narrow = {"latent": 8, "mapping_depth": 1, "channels": 8, "group": 2}
+    cfg, batch = dataclasses.replace(SMALL, **(narrow if dry else wide)), 4 if dry else 64
+    ours = partial(our_updates, stylegan.algorithm, cfg, {"image": _images(cfg, batch)}, UPDATES)
+    competitors = {"ours": partial(ours, devices=1), "torch": partial(theirs, cfg, batch, UPDATES)}
+    return {f"StyleGAN2 32x32, batch {batch}, images/s": (UPDATES * batch, competitors)}
 
 
 def _images(cfg: stylegan.Config, batch: int) -> np.ndarray:

@@ -1,18 +1,40 @@
 """Softmax attention under a mask; causal masks, whole or by windows; the positions of a ring buffer of keys and values.
 
 N counts strings and groups of heads (grouped-query attention): h heads of queries share the keys and values of one N.
-Scores and softmax are float32, whatever the dtype of the rest.
+Scores and softmax are float32, whatever the dtype of the rest. `fused_attention` is the same by cuDNN, for GPUs.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from genmap_jax.nn.products import einsum_float32
+
 Array = jax.Array
+LARGEST_HEAD = 128  # channels that cuDNN's attention takes on all of its GPUs
+
+
+def can_fuse(dtype: str, head_size: int) -> bool:
+    """Whether `fused_attention` takes such queries here: on a GPU, in bfloat16, in heads of 8, 16, ... 128 channels."""
+    return jax.default_backend() == "gpu" and dtype == "bfloat16" and head_size % 8 == 0 and head_size <= LARGEST_HEAD
+
+
+def fused_attention(
+    q: Array, k: Array, v: Array, window: int | None = None, implementation: Literal["cudnn", "xla"] = "cudnn"
+) -> Array:
+    """Causal attention that never holds the scores of all pairs (Dao et al. 2022, arXiv:2205.14135), in one kernel.
+
+    q [B, T, H, d]; k, v [B, T, G, d], each of the G heads for H / G heads of queries -> [B, T, H, d]. A query sees its
+    own key and those before it, and of these the last `window`. implementation: "xla" is for machines without cuDNN.
+    """
+    reach = None if window is None else (window - 1, 0)
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=reach, implementation=implementation)
 
 
 def scaled_scores(q: Array, k: Array) -> Array:
     """q [N, h, T, d] and k [N, S, d] -> q k / sqrt(d), float32 [N, h, T, S]."""
-    return jnp.einsum("nhtd,nsd->nhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    return einsum_float32("nhtd,nsd->nhts", q, k) * q.shape[-1] ** -0.5
 
 
 def attend(scores: Array, v: Array, mask: Array) -> Array:

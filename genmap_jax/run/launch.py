@@ -60,6 +60,9 @@ class Launch:
     stuck_after: Positive = 30.0
     """A training step that takes longer than so many minutes (not counting compilation and evaluation) is given up: the
     stacks of all threads are written to RUN/stuck-PROCESS.txt, and the exit code is 76."""
+    profile: Count | None = None
+    """So many steps are recorded, after ten that warm up: a trace of host and devices in RUN/profile, which TensorBoard
+    with its profile plugin, XProf or Perfetto opens."""
     dry_run: bool = False
     """The resolved config, the parameter count and the shapes are printed, all that a start checks is checked, data and
     devices too, and nothing is trained."""

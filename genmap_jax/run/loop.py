@@ -29,7 +29,7 @@ from genmap_jax.keys import example_keys
 from genmap_jax.optim import Optim, stretched
 from genmap_jax.options import check_options
 from genmap_jax.run import config as configs
-from genmap_jax.run import logs
+from genmap_jax.run import logs, profile
 from genmap_jax.run.checkpoint import Checkpoints
 from genmap_jax.run.config import Experiment
 from genmap_jax.run.launch import FINISHED, NON_FINITE, PREEMPTED, Launch
@@ -135,6 +135,7 @@ def check(cfg: Experiment, launch: Launch) -> None:
     """Raises ValueError naming an option that is out of its range, or a logger that is not installed."""
     check_options(cfg)
     check_options(launch)
+    profile.check(launch.profile, cfg.steps)
     if Path(cfg.name).name != cfg.name or cfg.name == "..":
         raise ValueError(f"name={cfg.name!r} names a folder below runs/: leave slashes out, or give --workdir")
     if launch.wandb and importlib.util.find_spec("wandb") is None:
@@ -182,6 +183,7 @@ def train(
             _say(f"{cfg.name}: already trained for {step} steps. Results: {run.folder}")
             run.close()
         return FINISHED
+    profile.check(launch.profile, cfg.steps - step)
     if chief:
         for run in runs:
             run.log_to(step, launch)
@@ -195,6 +197,7 @@ def train(
     in_flight: deque = deque()
     step_keys = _join([run.keys[1] for run in runs])
     began = mark_step = step
+    trace = profile.Profile(runs[0].folder / "profile", began, launch.profile)
     try:
         with Preemption() as preempted, Watchdog(runs[0].folder, launch.stuck_after) as waits_for:
             mark_time = time.perf_counter()
@@ -207,6 +210,8 @@ def train(
                 waits_for(f"step {step + 1}" if step > began else None)  # the first one compiles
                 state, metrics = program.step(state, place.put(batch), step_keys)
                 step += 1
+                if trace.at(step, state):
+                    _say(f"{cfg.name}: {launch.profile} steps are recorded in {trace.folder}")
                 in_flight.append((step, metrics))
                 if len(in_flight) > IN_FLIGHT:  # read old metrics while new steps run: the device never waits for us
                     _collect(in_flight, runs)
@@ -256,6 +261,7 @@ def train(
             raise
         raise RuntimeError(f"{cfg.name}, step {step}: {error}") from error
     finally:
+        trace.close()
         for run in runs:
             run.close()
     for run in runs:

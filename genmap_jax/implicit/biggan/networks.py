@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from genmap_jax.implicit.biggan.config import Config
 from genmap_jax.nn.batch_norm import BatchNorm
+from genmap_jax.nn.products import einsum_float32
 from genmap_jax.nn.unet import downsample, upsample
 
 Array = jax.Array
@@ -41,7 +42,7 @@ class Attention(nn.Module):
         queries, keys, values = (conv(x, max(1, C // n), 1, bias=False) for n in (8, 8, 2))
         keys, values = (nn.max_pool(h, (2, 2), (2, 2)) for h in (keys, values))
         flat = lambda h: h.reshape(B, -1, h.shape[-1])  # noqa: E731
-        scores = jnp.einsum("bid,bjd->bij", flat(queries), flat(keys), preferred_element_type=jnp.float32)
+        scores = einsum_float32("bid,bjd->bij", flat(queries), flat(keys))
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         y = jnp.einsum("bij,bjd->bid", weights, flat(values)).reshape(B, H, W, -1)
         return x + self.param("gain", nn.initializers.zeros, ()).astype(x.dtype) * conv(y, C, 1, bias=False)

@@ -66,6 +66,10 @@ class Config:
     residual_scales: bool = False
     """The input of a block is a x + b x_0 with learned scalars a and b, where x_0 are the embeddings
     (modded-nanogpt)."""
+    dropout: Annotated[float, Range(0, below=1)] = 0.0
+    """In training, this share of the embeddings and of all that blocks add to the residual stream is set to zero, anew
+    for every example (Srivastava et al. 2014; nanoGPT's recipes for small texts: 0.2, there in the attention's weights
+    too)."""
     window: Count | None = None
     """Attention reaches back over this many tokens, the current one included. None lets it reach back to all."""
     global_every: Count | None = None

@@ -1,10 +1,11 @@
 """A GPT as pure functions of its parameters: the density of strings, decoding with a cache, and the algorithm."""
 
+import dataclasses
 from typing import cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from genmap_jax.algorithm import (
     Algorithm,
@@ -37,12 +38,18 @@ def init_params(cfg: Config, key: Key) -> Params:
 
 
 def logits(
-    cfg: Config, params: Params, tokens: Array, label: Array | None = None, segments: Array | None = None
+    cfg: Config,
+    params: Params,
+    tokens: Array,
+    label: Array | None = None,
+    segments: Array | None = None,
+    keys: Array | None = None,
 ) -> Array:
     """Logits of every token given those before it. int32 [B, T] -> float32 [B, T, V], T <= cfg.length.
 
     label: int32 [B], of a conditional model.
     segments: int32 [B, T], of packed strings: the document id of each token; attention is masked across documents.
+    keys: [B], one per string, for dropout. None drops nothing.
     Raises ValueError for wrong shapes, strings longer than cfg.length, a label that is missing or too much, and, where
         the values are known (outside of compiled code), tokens or labels outside their range.
     """
@@ -52,25 +59,38 @@ def logits(
     _check_length(cfg, "tokens", tokens.shape[1])
     check_tokens(cfg, tokens)
     expect_label(label, len(tokens), cfg.classes)
-    return cast(Array, GPT(cfg).apply({"params": params}, tokens, label, segments))
+    return cast(Array, GPT(cfg).apply({"params": params}, tokens, label, segments, keys))
 
 
 def token_log_prob(
-    cfg: Config, params: Params, tokens: Array, label: Array | None = None, segments: Array | None = None
+    cfg: Config,
+    params: Params,
+    tokens: Array,
+    label: Array | None = None,
+    segments: Array | None = None,
+    keys: Array | None = None,
 ) -> Array:
     """log p(x_t | x_1..x_{t-1}) of every token, in nats. int32 [B, T] -> float32 [B, T]. Otherwise as `logits`."""
-    return -optax.softmax_cross_entropy_with_integer_labels(logits(cfg, params, tokens, label, segments), tokens)
+    scores = logits(cfg, params, tokens, label, segments, keys)
+    # A sum instead of a lookup: the gradient of a lookup is a scatter, which keeps that of all logits in float32.
+    chosen = jnp.where(jax.nn.one_hot(tokens, cfg.vocab, dtype=bool), scores, 0.0).sum(-1)
+    return chosen - jax.nn.logsumexp(scores, axis=-1)
 
 
 def log_prob(
-    cfg: Config, params: Params, tokens: Array, label: Array | None = None, segments: Array | None = None
+    cfg: Config,
+    params: Params,
+    tokens: Array,
+    label: Array | None = None,
+    segments: Array | None = None,
+    keys: Array | None = None,
 ) -> Array:
     """Exact log p(x_1..x_T), or log p(x_1..x_T | label), in nats. int32 [B, T] -> float32 [B].
 
     Arguments and errors as of `logits`. Of packed strings: the sum over their documents. Tokens of negative segments
     are padding and count nothing.
     """
-    nats = token_log_prob(cfg, params, tokens, label, segments)
+    nats = token_log_prob(cfg, params, tokens, label, segments, keys)
     return (nats if segments is None else jnp.where(segments < 0, 0.0, nats)).sum(-1)
 
 
@@ -92,7 +112,19 @@ def empty_cache(cfg: Config, n: int, length: int | None = None) -> Cache:
 def decoding_step(cfg: Config, params: Params, label: Array | None = None) -> decoding.Step:
     """The model as `samplers.decoding` wants it, for a cache from `empty_cache`. Raises ValueError as `logits`."""
     check_label(cfg, label)
+    cfg, params = _cast(cfg, params)
     return lambda cache, token, t: GPT(cfg).apply({"params": params}, cache, token, t, label, method="step")
+
+
+def _cast(cfg: Config, params: Params) -> tuple[Config, Params]:
+    """The same model with its matrices in the type of their products, so that a step does not read float32 to cast it.
+
+    The embedding stays float32, for it is added to other vectors first: a tied head becomes a matrix of its own.
+    """
+    if cfg.tied:
+        cfg, params = dataclasses.replace(cfg, tied=False), {**params, "head": params["embedding"]}
+    cast = lambda path, x: x.astype(cfg.dtype) if path[-1].key in ("kernel", "head") else x  # noqa: E731
+    return cfg, jax.tree.map_with_path(cast, params)
 
 
 def prefill(
@@ -156,7 +188,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         tokens = example if cfg.shape is None else example.reshape(-1, cfg.length).astype(jnp.int32)
         return tokens, None if cfg.classes is None else batch["label"], batch.get("segments")
 
-    nats = lambda params, keys, batch: log_prob(cfg, params, *observed(batch))  # noqa: E731
+    def nats(params, keys, batch):
+        return log_prob(cfg, params, *observed(batch), keys if cfg.dropout else None)
+
     loss = exact_likelihood.negative_log_likelihood(nats, cfg.length)
     step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name, accumulate=cfg.accumulate)
 

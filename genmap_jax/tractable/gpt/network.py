@@ -7,8 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.algorithm import Array, Params
+from genmap_jax.keys import fold
 from genmap_jax.nn import rope
-from genmap_jax.nn.attention import attend, attend_in_blocks, causal_mask, ring_indices, scaled_scores
+from genmap_jax.nn.attention import (
+    attend,
+    attend_in_blocks,
+    can_fuse,
+    causal_mask,
+    fused_attention,
+    ring_indices,
+    scaled_scores,
+)
+from genmap_jax.nn.products import einsum_float32
 from genmap_jax.tractable.gpt.config import Config
 
 Cache = Any
@@ -41,6 +51,8 @@ class At(NamedTuple):
     """int32 [B, T]: the document id of each token of packed strings, whose attention is masked across documents."""
     real: Array | None = None
     """The prefill length: only this many of the T tokens are real, the rest is padding."""
+    dropout: Array | None = None
+    """Keys [B], in training with dropout."""
 
 
 class Attention(nn.Module):
@@ -55,15 +67,18 @@ class Attention(nn.Module):
     def __call__(self, x: Array, cache: tuple[Array, Array] | None, at: At):  # [B, T, D]
         cfg = self.cfg
         batch, tokens, groups, d = *x.shape[:2], cfg.groups, cfg.head_size
-        qkv = _dense(cfg, (cfg.heads + 2 * groups) * d, "qkv")(x)
-        qkv = jnp.transpose(qkv.reshape(batch, tokens, -1, d), (0, 2, 1, 3))  # [B, H + 2 G, T, d]
-        q, k, v = jnp.split(qkv, [cfg.heads, cfg.heads + groups], axis=1)
+        qkv = _dense(cfg, (cfg.heads + 2 * groups) * d, "qkv")(x).reshape(batch, tokens, -1, d)
+        q, k, v = jnp.split(qkv, [cfg.heads, cfg.heads + groups], axis=2)  # [B, T, heads, d]
         if cfg.qk_norm:
             q = nn.RMSNorm(epsilon=cfg.norm_eps, dtype=cfg.dtype, name="q_norm")(q)
             k = nn.RMSNorm(epsilon=cfg.norm_eps, dtype=cfg.dtype, name="k_norm")(k)
         queries, k = apply_rope(cfg, q, k, at.positions)
-        queries = [q.reshape(batch * groups, -1, tokens, d) for q in queries]  # N = B G, and the heads of a group
-        k, v = k.reshape(batch * groups, tokens, d), v.reshape(batch * groups, tokens, d)
+        if cache is None and cfg.chunk is None and at.segments is None and can_fuse(cfg.dtype, d):
+            y = fused_attention(queries[0], k, v, cfg.window).reshape(batch, tokens, -1)
+            return _dense(cfg, cfg.width, "out")(y), None
+        by_heads = lambda x: jnp.transpose(x, (0, 2, 1, 3))  # noqa: E731
+        queries = [by_heads(q).reshape(batch * groups, -1, tokens, d) for q in queries]  # N = B G, heads of a group
+        k, v = (by_heads(x).reshape(batch * groups, tokens, d) for x in (k, v))
 
         query_index = key_index = jnp.arange(tokens)  # in the string
         key_positions = at.positions
@@ -93,18 +108,18 @@ class Attention(nn.Module):
                 same, before, earlier = (scaled_scores(q, k) for q in queries)
                 scores = jnp.where(apart == 0, same, jnp.where(apart == 1, before, earlier))
             y = attend(scores, v, mask)
-        y = jnp.transpose(y.reshape(batch, cfg.heads, tokens, d), (0, 2, 1, 3)).reshape(batch, tokens, -1)
+        y = by_heads(y.reshape(batch, cfg.heads, tokens, d)).reshape(batch, tokens, -1)
         return _dense(cfg, cfg.width, "out")(y), cache
 
 
 def apply_rope(cfg: Config, q: Array, k: Array, positions: Array) -> tuple[list[Array], Array]:
-    """Rotary positions of queries and keys [B, heads, T, d]; with dual chunk attention three rotations of the queries.
+    """Rotary positions of queries and keys [B, T, heads, d]; with dual chunk attention three rotations of the queries.
 
     Returns (list of queries, keys). Learned positions leave both as they are.
     """
     if cfg.positions == "learned":
         return [q], k
-    positions = positions[:, None] if positions.ndim == 2 else positions  # the same for all heads
+    positions = positions[..., None]  # the same for all heads
     rotate = lambda x, to: rope.rotate(x, to, cfg.theta, cfg.scaling)  # noqa: E731
     if cfg.chunk is None:
         return [rotate(q, positions)], rotate(k, positions)
@@ -123,14 +138,25 @@ class Block(nn.Module):
         cfg = self.cfg
         hidden = cfg.hidden or 4 * cfg.width
         y, cache = Attention(cfg, name="attention")(_norm(cfg, "attention_norm")(x), cache, at)
-        x = x + y
+        x = x + dropout(cfg, y, at.dropout, 0)
         y = _norm(cfg, "mlp_norm")(x)
         up = _dense(cfg, hidden, "up")(y)
         if cfg.mlp == "swiglu":
             up = nn.silu(_dense(cfg, hidden, "gate")(y)) * up
         else:
             up = nn.gelu(up, approximate=True) if cfg.mlp == "gelu" else nn.relu(up) ** 2
-        return x + _dense(cfg, cfg.width, "down")(up), cache
+        return x + dropout(cfg, _dense(cfg, cfg.width, "down")(up), at.dropout, 1), cache
+
+
+def dropout(cfg: Config, x: Array, keys: Array | None, draw: int) -> Array:
+    """Zeros in place of a random share of x [B, ...], the rest scaled up; without keys [B], x. Srivastava et al. 2014.
+
+    draw: a number of its own for each use of the same keys.
+    """
+    if keys is None:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - cfg.dropout, x.shape[1:]))(fold(keys, draw))
+    return jnp.where(kept, x / (1.0 - cfg.dropout), 0.0).astype(x.dtype)
 
 
 class GPT(nn.Module):
@@ -155,13 +181,15 @@ class GPT(nn.Module):
             self.residual = self.param("residual", nn.initializers.ones, (cfg.layers,))
             self.skip = self.param("skip", nn.initializers.zeros, (cfg.layers,))
 
-    def __call__(self, tokens: Array, label: Array | None = None, segments: Array | None = None) -> Array:
-        """[B, L] -> [B, L, V]"""
-        at = None
+    def __call__(
+        self, tokens: Array, label: Array | None = None, segments: Array | None = None, keys: Array | None = None
+    ) -> Array:
+        """[B, L] -> [B, L, V]. keys: [B], for dropout."""
+        at = At(jnp.arange(tokens.shape[1]), dropout=keys)
         if segments is not None:
             first = _first(segments)
             began = jax.lax.cummax(jnp.where(first, jnp.arange(tokens.shape[1])[None], 0), axis=1)
-            at = At(jnp.arange(tokens.shape[1])[None] - began, segments)
+            at = at._replace(positions=jnp.arange(tokens.shape[1])[None] - began, segments=segments)
         return self.trunk(self.embed(tokens, label, segments), at)[0]
 
     def embed(self, tokens: Array, label: Array | None = None, segments: Array | None = None) -> Array:
@@ -195,15 +223,27 @@ class GPT(nn.Module):
         if cfg.positions == "learned":
             vectors = self.positions[at.positions]
             x = x + (vectors if vectors.ndim == 3 else vectors[None])
-        x = x.astype(cfg.dtype)
+        x = dropout(cfg, x.astype(cfg.dtype), at.dropout, cfg.layers)
         if self.is_initializing():
             for block in self.blocks:
                 x, _ = block(x, None, at)
         else:
             x, cache = _through_blocks(cfg, self.variables["params"], x, cache, at)
         head = (self.embedding if cfg.tied else self.head).astype(cfg.dtype)
-        logits = jnp.einsum("btd,vd->btv", self.final_norm(x), head, preferred_element_type=jnp.float32)
+        logits = _scores(self.final_norm(x), head)
         return (logits if cfg.softcap is None else cfg.softcap * jnp.tanh(logits / cfg.softcap)), cache
+
+
+def _scores(x: Array, head: Array) -> Array:
+    """Products of x [B, T, D] with every row of head [V, D]: float32 [B, T, V].
+
+    With 50,257 tokens a GPU's tensor cores meet results whose rows are not multiples of 16 bytes: an update of GPT-2
+    took 1.22 times as long on an H200. So rows are added and cut off again, which would not pay for one position.
+    """
+    if x.dtype != jnp.bfloat16 or x.shape[1] == 1:
+        return einsum_float32("btd,vd->btv", x, head)
+    padded = jnp.pad(head, ((0, -len(head) % 8), (0, 0)))
+    return einsum_float32("btd,vd->btv", x, padded)[..., : len(head)]
 
 
 def _through_blocks(cfg: Config, params: Params, x: Array, cache: Cache | None, at: At) -> tuple[Array, Cache | None]:
@@ -212,21 +252,22 @@ def _through_blocks(cfg: Config, params: Params, x: Array, cache: Cache | None, 
     policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
 
     def layer(i):
-        def run(x, block, scales, cache=None):
+        def run(x, block, scales, keys, cache=None):
             if scales is not None:
                 x = (scales[0] * x + scales[1] * embedded).astype(x.dtype)
-            return Block(cfg.of_layer(i), parent=None).apply({"params": block}, x, cache, at)
+            return Block(cfg.of_layer(i), parent=None).apply({"params": block}, x, cache, at._replace(dropout=keys))
 
         return jax.checkpoint(run, policy=policies[cfg.remat]) if cfg.remat != "none" and cache is None else run
 
     blocks = [params[f"block_{i}"] for i in range(cfg.layers)]
     scales = jnp.stack([params["residual"], params["skip"]], axis=1) if cfg.residual_scales else None
+    keys = None if at.dropout is None else jnp.stack([fold(at.dropout, i) for i in range(cfg.layers)])  # [layers, B]
     if cfg.scan and cache is None:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
-        return jax.lax.scan(lambda x, each: layer(0)(x, *each), x, (stacked, scales))[0], None
+        return jax.lax.scan(lambda x, each: layer(0)(x, *each), x, (stacked, scales, keys))[0], None
     new = []
     for i, block in enumerate(blocks):
-        x, kept = layer(i)(x, block, None if scales is None else scales[i], None if cache is None else cache[i])
+        x, kept = layer(i)(x, block, *(None if each is None else each[i] for each in (scales, keys, cache)))
         new.append(kept)
     return x, None if cache is None else new
 
