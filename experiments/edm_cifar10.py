@@ -43,6 +43,7 @@ CONFIG = Experiment(
 
 FAMILY = diffusion.FAMILY
 ABLATIONS = {
+    "bfloat16": {"model.dtype": "bfloat16"},
     "flow_matching": {"model.schedule": "flow", "model.prediction": "velocity", "model.weighting": "output"},
 }
 

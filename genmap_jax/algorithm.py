@@ -208,6 +208,23 @@ def mean_gradient(loss: Callable, params: Params, examples: tuple, accumulate: i
     return jax.tree.map(lambda x: x / accumulate, total)
 
 
+def check_parts(batch_size: int, accumulate: int) -> None:
+    """Raise ValueError unless a batch divides into so many micro-batches."""
+    if batch_size % accumulate:
+        raise ValueError(f"batch_size={batch_size} does not divide into accumulate={accumulate} parts")
+
+
+def in_parts(function: Callable[[Any], Any], examples: Any, parts: int) -> Any:
+    """`function` of a batch [B, ...], which treats each example alone, with the memory of one of `parts` micro-batches.
+
+    Raises ValueError if B does not divide.
+    """
+    if parts == 1:
+        return function(examples)
+    out = jax.lax.map(function, split_batch(examples, parts))  # example i: number i // parts of part i % parts
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), out)
+
+
 def split_batch(tree: Any, parts: int) -> Any:
     """[B, ...] -> [parts, B / parts, ...]. Example i goes to part i mod `parts`: the same on any number of devices.
 

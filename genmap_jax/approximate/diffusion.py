@@ -46,6 +46,7 @@ from genmap_jax.algorithm import (
     Params,
     averaged,
     check_cond,
+    check_parts,
     init_state,
     minimise,
     reads_of,
@@ -54,6 +55,7 @@ from genmap_jax.keys import example_keys, uniform
 from genmap_jax.nn.adm import ADM
 from genmap_jax.nn.dit import DiT
 from genmap_jax.nn.mlp import MLP
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives import diffusion_bound
 from genmap_jax.objectives.denoising import Weighting, even_times, weighted_denoising
@@ -168,6 +170,11 @@ class Config:
     tol: Positive = 1e-4
     """The relative and absolute tolerance of the ODE solver, in likelihood and sampler."""
 
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of the network have this type in training and sampling. Parameters, normalisations, the
+    loss and the likelihood are always float32."""
+    accumulate: Count = 1
+    """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """The optimizer."""
     ema_halflife: Positive | None = None
@@ -191,12 +198,11 @@ class Network(nn.Module):
         emb = sinusoidal(4.0 * log_sigma, EMBEDDING, period=100.0)  # log sigma: about -7 to 5
         if cfg.classes is not None:
             emb = emb + nn.Embed(cfg.classes + 1, EMBEDDING, embedding_init=nn.initializers.normal(1.0))(label)
-        x, shape, features = y, cfg.space.shape, cfg.space.shape[-1]
+        shape, features = cfg.space.shape, cfg.space.shape[-1]
         if cfg.prediction == "levels":
             shape, features = (*shape, cfg.space.levels), features * cfg.space.levels
-        if cfg.fourier:
-            waves = [f(2.0**n * math.pi * y) for n in cfg.fourier for f in (jnp.sin, jnp.cos)]
-            x = jnp.concatenate([y, *waves], axis=-1)
+        waves = [f(2.0**n * math.pi * y) for n in cfg.fourier for f in (jnp.sin, jnp.cos)]
+        x, emb = in_type(cfg.dtype, jnp.concatenate([y, *waves], axis=-1), emb)
         if cfg.network == "mlp":
             net = MLP(cfg.width, cfg.blocks, (math.prod(shape),))
         elif cfg.network == "dit":
@@ -205,7 +211,7 @@ class Network(nn.Module):
             net = ADM(features, cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention, cfg.head_width)
         else:
             net = UNet(features, cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention)
-        return net(x, emb).reshape(-1, *shape)
+        return widened(net(x, emb)).reshape(-1, *shape)
 
 
 class Uncertainty(nn.Module):
@@ -353,6 +359,7 @@ def check(cfg: Config) -> None:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a diffusion model to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
+    check_parts(batch_size, cfg.accumulate)
     if cfg.schedule != "learned":
         log_snr.checked(schedule_of(cfg, {}))
     tx, sigmas, space = optimizer(cfg.optim, batch_size), sigmas_of(cfg), cfg.space
@@ -371,7 +378,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         tracked = tuple(jax.tree.map(jnp.copy, params) for _ in cfg.power_ema)
         return State(state.step, state.params, state.opt_state, state.ema, tracked)
 
-    update = minimise(training_loss(cfg), tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
+    update = minimise(
+        training_loss(cfg), tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name, accumulate=cfg.accumulate
+    )
 
     def step(state: State, batch: Batch, key: Key):
         for_time, key = jax.random.split(key)
@@ -394,7 +403,8 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
         data, params = batch[space.field], averaged(state)
-        arguments = denoiser(cfg, params), schedule_of_bound(cfg, params), data, space.to_grid(data)
+        exact = dataclasses.replace(cfg, dtype="float32")
+        arguments = denoiser(exact, params), schedule_of_bound(cfg, params), data, space.to_grid(data)
         keys = example_keys(key, len(data))
         both: dict[str, Any] = {
             "data_std": cfg.data_std,

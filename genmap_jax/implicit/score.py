@@ -33,11 +33,13 @@ from genmap_jax.algorithm import (
     State,
     averaged,
     check_cond,
+    check_parts,
     init_state,
     minimise,
 )
 from genmap_jax.keys import example_keys, split
 from genmap_jax.nn.mlp import MLP
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.nn.unet import UNet, sinusoidal
 from genmap_jax.objectives.denoising_score_matching import Weighting, denoising_score_matching
 from genmap_jax.optim import Optim, optimizer
@@ -101,6 +103,11 @@ class Config:
     trapezoidal rule; see `samplers.ode.log_prob`."""
     tol: Positive = 1e-5
     """The relative and absolute tolerance of the ODE solver, in likelihood and sampler."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of the network have this type in training and sampling. Parameters, normalisations, the
+    loss and the likelihood are always float32."""
+    accumulate: Count = 1
+    """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """The optimizer."""
     ema_halflife: Positive | None = None
@@ -140,8 +147,8 @@ def eps_hat(cfg: Config, params: Params, x: Array, t: Array) -> Array:
     size = jnp.sqrt(alpha**2 + std**2)  # 1 for VP
     x = x / expand(size, x)
     emb = sinusoidal(-2.0 * log_snr(sde, t), EMBEDDING, period=100.0)  # log SNR: about 14 to -10
-    out: Any = network(cfg).apply({"params": params}, x, emb)
-    return expand(std / size, x) * x + expand(alpha / size, x) * out
+    out: Any = network(cfg).apply({"params": params}, *in_type(cfg.dtype, x, emb))
+    return expand(std / size, x) * x + expand(alpha / size, x) * widened(out)
 
 
 def score(cfg: Config, params: Params, x: Array, t: Array) -> Array:
@@ -165,7 +172,8 @@ def log_density(cfg: Config, params: Params, x: Array, keys: Key) -> tuple[Array
     ends = noise.sigma_min, noise.sigma_max, sde.prior_std() / last
     probes = cfg.probes if cfg.divergence == "hutchinson" else 0
     options: dict[str, Any] = {"probes": probes, "tol": cfg.tol, "spacing": cfg.spacing}
-    nats, stderr = ode.log_prob(denoiser(cfg, params), x / first, *ends, keys, **options)
+    exact = dataclasses.replace(cfg, dtype="float32")
+    nats, stderr = ode.log_prob(denoiser(exact, params), x / first, *ends, keys, **options)
     return nats - cfg.space.dims * math.log(first), stderr
 
 
@@ -194,6 +202,7 @@ def check(cfg: Config) -> None:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a score model to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
+    check_parts(batch_size, cfg.accumulate)
     tx, sde, space = optimizer(cfg.optim, batch_size), make_sde(cfg), cfg.space
     reads = {space.field: space}
     noise = schedule(sde, sde.t_sample)
@@ -209,7 +218,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         lambda keys, batch: space.dequantise(batch[space.field], keys),
         cfg.weighting,
     )
-    step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name)
+    step = minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name, accumulate=cfg.accumulate)
 
     def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
         return trajectory(state, key, n, cond, 1)[-1]

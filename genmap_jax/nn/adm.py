@@ -14,9 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genmap_jax.nn.unet import conv, downsample, upsample, zeros
+from genmap_jax.nn.attention import attention
+from genmap_jax.nn.unet import conv, dense, downsample, upsample, zeros
 
 Array = jax.Array
+
+lecun = nn.initializers.lecun_normal()
 
 
 class Residual(nn.Module):
@@ -32,12 +35,12 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(self, x, emb):  # [B, H, W, C], [B, E] -> [B, H', W', features]
         resize = {"down": downsample, "up": upsample, None: lambda x: x}[self.resample]
-        h = conv(self.features)(resize(nn.silu(normalise(x, self.groups))))
-        scale, shift = jnp.split(nn.Dense(2 * self.features)(nn.silu(emb))[:, None, None, :], 2, axis=-1)
+        h = conv(resize(nn.silu(normalise(x, self.groups))), self.features)
+        scale, shift = jnp.split(dense(nn.silu(emb), 2 * self.features, lecun)[:, None, None, :], 2, axis=-1)
         h = normalise(h, self.groups) * (1.0 + scale) + shift
-        h = conv(self.features, init=zeros)(nn.silu(h))
+        h = conv(nn.silu(h), self.features, init=zeros)
         x = resize(x)
-        return (x if x.shape[-1] == self.features else conv(self.features, 1)(x)) + h
+        return (x if x.shape[-1] == self.features else conv(x, self.features, 1)) + h
 
 
 class Attention(nn.Module):
@@ -52,15 +55,15 @@ class Attention(nn.Module):
     def __call__(self, x):  # [B, H, W, C] -> [B, H, W, C]
         batch, height, width, channels = x.shape
         heads = max(1, channels // self.head_width)
-        qkv = nn.Dense(3 * channels)(normalise(x, self.groups))
+        qkv = dense(normalise(x, self.groups), 3 * channels, lecun)
         q, k, v = jnp.moveaxis(qkv.reshape(batch, height * width, 3, heads, -1), 2, 0)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
-        return x + nn.Dense(channels, kernel_init=zeros)(h)
+        h = attention(q, k, v).reshape(x.shape)
+        return x + dense(h, channels, zeros)
 
 
 def normalise(x: Array, groups: int) -> Array:
-    """Group normalisation. The fast variance would cancel digits."""
-    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False)(x)
+    """Group normalisation, with statistics in float32. The fast variance would cancel digits."""
+    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False, dtype=x.dtype)(x)
 
 
 class ADM(nn.Module):
@@ -86,14 +89,14 @@ class ADM(nn.Module):
     @nn.compact
     def __call__(self, x, emb):
         groups = math.gcd(32, self.width // 4)
-        emb = nn.Dense(4 * self.width)(emb)
-        emb = nn.Dense(4 * self.width)(nn.silu(emb))
+        emb = dense(emb, 4 * self.width, lecun)
+        emb = dense(nn.silu(emb), 4 * self.width, lecun)
 
         def block(x, features):
             x = Residual(features, groups)(x, emb)
             return Attention(groups, self.head_width)(x) if x.shape[1] in self.attention else x
 
-        x = conv(self.width)(x)
+        x = conv(x, self.width)
         skips = [x]
         for i, mult in enumerate(self.channel_mult):
             if i > 0:
@@ -112,4 +115,4 @@ class ADM(nn.Module):
                 x = block(jnp.concatenate([x, skips.pop()], axis=-1), mult * self.width)
             if i > 0:
                 x = Residual(x.shape[-1], groups, "up")(x, emb)
-        return conv(self.features, init=zeros)(nn.silu(normalise(x, groups)))
+        return conv(nn.silu(normalise(x, groups)), self.features, init=zeros)

@@ -32,6 +32,13 @@ def fused_attention(
     return jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=reach, implementation=implementation)
 
 
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """Softmax attention of all to all, [B, T, heads, d] each -> [B, T, heads, d]; by cuDNN where that can."""
+    if can_fuse(str(q.dtype), q.shape[-1]):
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    return jax.nn.dot_product_attention(q, k, v)
+
+
 def scaled_scores(q: Array, k: Array) -> Array:
     """q [N, h, T, d] and k [N, S, d] -> q k / sqrt(d), float32 [N, h, T, S]."""
     return einsum_float32("nhtd,nsd->nhts", q, k) * q.shape[-1] ** -0.5

@@ -4,6 +4,8 @@ Peebles & Xie 2023, "Scalable Diffusion Models with Transformers" (arXiv:2212.09
 branches are normalised without learned gains, then scaled and shifted by the condition, and their outputs gated by it;
 gates and the last layer start at zero.
 
+Everything is computed in the type of the input, float32 or bfloat16; parameters and statistics are float32.
+
 Differs from the paper: classes are embedded with the noise level, before the two dense layers, not after; no learned
 variance.
 """
@@ -11,6 +13,8 @@ variance.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from genmap_jax.nn.attention import attention
 
 Array = jax.Array
 
@@ -39,9 +43,15 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
 
 
 def normalised(x: Array) -> Array:
-    """Layer normalisation over the last axis, without gains and biases. [..., D] -> [..., D]"""
-    x = x - x.mean(axis=-1, keepdims=True)  # by hand: the gradient of linen's LayerNorm doubled the time of a CPU step
-    return x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6)
+    """Layer normalisation over the last axis, without gains and biases, in float32 at least. [..., D] -> [..., D]"""
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    y = y - y.mean(axis=-1, keepdims=True)  # by hand: the gradient of linen's LayerNorm doubled the time of a CPU step
+    return (y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
+
+
+def dense(name: str, x: Array, features: int, init=glorot) -> Array:
+    """A dense layer in the type of x, as a layer of the calling module. [..., C] -> [..., features]"""
+    return nn.Dense(features, kernel_init=init, dtype=x.dtype, name=name)(x)
 
 
 class Block(nn.Module):
@@ -53,16 +63,16 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, emb):  # [B, N, D], [B, D] -> [B, N, D]
         batch, tokens, features = x.shape
-        condition = nn.Dense(6 * features, kernel_init=zeros, name="condition")(nn.silu(emb))
+        condition = dense("condition", nn.silu(emb), 6 * features, zeros)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(condition, 6, axis=-1)
 
-        h = nn.Dense(3 * features, kernel_init=glorot, name="qkv")(modulate(x, shift_1, scale_1))
+        h = dense("qkv", modulate(x, shift_1, scale_1), 3 * features)
         q, k, v = jnp.moveaxis(h.reshape(batch, tokens, 3, self.heads, -1), 2, 0)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
-        x = x + gate_1[:, None] * nn.Dense(features, kernel_init=glorot, name="out")(h)
+        h = attention(q, k, v).reshape(x.shape)
+        x = x + gate_1[:, None] * dense("out", h, features)
 
-        h = nn.Dense(4 * features, kernel_init=glorot, name="up")(modulate(x, shift_2, scale_2))
-        h = nn.Dense(features, kernel_init=glorot, name="down")(nn.gelu(h, approximate=True))
+        h = dense("up", modulate(x, shift_2, scale_2), 4 * features)
+        h = dense("down", nn.gelu(h, approximate=True), features)
         return x + gate_2[:, None] * h
 
 
@@ -84,18 +94,16 @@ class DiT(nn.Module):
     def __call__(self, x, emb):
         batch, height, width, _ = x.shape
         rows, columns, p = height // self.patch, width // self.patch, self.patch
-        emb = nn.Dense(self.width, kernel_init=nn.initializers.normal(0.02), name="emb_1")(emb)
-        emb = nn.Dense(self.width, kernel_init=nn.initializers.normal(0.02), name="emb_2")(nn.silu(emb))
+        emb = dense("emb_1", emb, self.width, nn.initializers.normal(0.02))
+        emb = dense("emb_2", nn.silu(emb), self.width, nn.initializers.normal(0.02))
 
         x = x.reshape(batch, rows, p, columns, p, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
-        x = nn.Dense(self.width, kernel_init=glorot, name="embed")(x)
+        x = dense("embed", x, self.width)
         x = x + positions(rows, columns, self.width).astype(x.dtype)[None]
         for i in range(self.blocks):
             x = Block(self.heads, name=f"block_{i}")(x, emb)
 
-        shift, scale = jnp.split(
-            nn.Dense(2 * self.width, kernel_init=zeros, name="last_condition")(nn.silu(emb)), 2, -1
-        )
-        x = nn.Dense(p * p * self.features, kernel_init=zeros, name="last")(modulate(x, shift, scale))
+        shift, scale = jnp.split(dense("last_condition", nn.silu(emb), 2 * self.width, zeros), 2, -1)
+        x = dense("last", modulate(x, shift, scale), p * p * self.features, zeros)
         x = x.reshape(batch, rows, columns, p, p, self.features).swapaxes(2, 3)
         return x.reshape(batch, height, width, self.features)

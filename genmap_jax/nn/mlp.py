@@ -1,4 +1,7 @@
-"""A residual MLP conditioned on the noise level: the small backbone of score and diffusion models."""
+"""A residual MLP conditioned on the noise level: the small backbone of score and diffusion models.
+
+Everything is computed in the type of the input, float32 or bfloat16; parameters and statistics are float32.
+"""
 
 import math
 
@@ -18,11 +21,13 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, emb):  # [B, ...], [B, E] -> [B, *shape]
-        emb = nn.silu(nn.Dense(self.width)(emb))
-        h = nn.Dense(self.width)(x.reshape(x.shape[0], -1))
+        dense = lambda x, features, **how: nn.Dense(features, dtype=x.dtype, **how)(x)  # noqa: E731
+        norm = lambda x: nn.LayerNorm(use_fast_variance=False, dtype=x.dtype)(x)  # noqa: E731
+        zeros = nn.initializers.zeros
+        emb = nn.silu(dense(emb, self.width))
+        h = dense(x.reshape(x.shape[0], -1), self.width)
         for _ in range(self.blocks):
-            scale, shift = jnp.split(nn.Dense(2 * self.width)(emb), 2, axis=-1)
-            r = nn.silu(nn.Dense(self.width)(nn.LayerNorm(use_fast_variance=False)(h) * (1.0 + scale) + shift))
-            h = h + nn.Dense(self.width, kernel_init=nn.initializers.zeros)(r)
-        h = nn.LayerNorm(use_fast_variance=False)(h)
-        return nn.Dense(math.prod(self.shape), kernel_init=nn.initializers.zeros)(h).reshape(-1, *self.shape)
+            scale, shift = jnp.split(dense(emb, 2 * self.width), 2, axis=-1)
+            r = nn.silu(dense(norm(h) * (1.0 + scale) + shift, self.width))
+            h = h + dense(r, self.width, kernel_init=zeros)
+        return dense(norm(h), math.prod(self.shape), kernel_init=zeros).reshape(-1, *self.shape)

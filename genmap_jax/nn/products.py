@@ -1,7 +1,7 @@
-"""Matrix products of bfloat16 arrays whose results are float32, in the backward pass as well.
+"""Computing in bfloat16 with float32 parameters: to it and back, and products whose results are float32.
 
-`preferred_element_type` alone is half of it: the cotangent of a float32 result is float32, and JAX then multiplies it
-with a bfloat16 array in float32, at a fraction of the speed of tensor cores.
+For the last, `preferred_element_type` alone is not enough: the cotangent of a float32 result is float32, and JAX then
+multiplies it with a bfloat16 array in float32, at a fraction of the speed of tensor cores.
 """
 
 from functools import partial
@@ -10,6 +10,16 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+
+
+def in_type(dtype: str, *arrays: Array) -> tuple[Array, ...]:
+    """The arrays in bfloat16, if that is the dtype of a configuration; else as they are, which may be float64."""
+    return tuple(x.astype(jnp.bfloat16) for x in arrays) if dtype == "bfloat16" else arrays
+
+
+def widened(x: Array) -> Array:
+    """What a network puts out, in float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def einsum_float32(equation: str, a: Array, b: Array) -> Array:

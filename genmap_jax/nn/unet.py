@@ -4,6 +4,8 @@ Residual blocks with group normalisation and SiLU, each told the noise level; sk
 resolution changed inside BigGAN-style residual blocks by average pooling and nearest-neighbour repetition;
 self-attention at chosen resolutions. The last layer of every branch, and of the network, starts at zero.
 
+Everything is computed in the type of the input, float32 or bfloat16; parameters and statistics are float32.
+
 Differs from the paper: no dropout (0.1 there).
 """
 
@@ -13,6 +15,8 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from genmap_jax.nn.attention import attention
 
 Array = jax.Array
 
@@ -27,14 +31,23 @@ def sinusoidal(t: Array, width: int, period: float = 10_000.0) -> Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def conv(features: int, size: int = 3, init=spread) -> nn.Conv:
-    """A convolution of stride 1 that keeps height and width."""
-    return nn.Conv(features, (size, size), kernel_init=init)
+def conv(x: Array, features: int, size: int = 3, init=spread) -> Array:
+    """A convolution of stride 1 that keeps height and width, in the type of x, as a layer of the calling module."""
+    return nn.Conv(features, (size, size), kernel_init=init, dtype=x.dtype)(x)
+
+
+def dense(x: Array, features: int, init=spread) -> Array:
+    """A dense layer in the type of x, as a layer of the calling module. [..., C] -> [..., features]"""
+    return nn.Dense(features, kernel_init=init, dtype=x.dtype)(x)
 
 
 def normalise(x: Array) -> Array:
-    """Group normalisation in groups of at least four channels. The fast variance would cancel digits."""
-    return nn.GroupNorm(math.gcd(32, max(x.shape[-1] // 4, 1)), epsilon=1e-6, use_fast_variance=False)(x)
+    """Group normalisation in groups of at least four channels. The fast variance would cancel digits.
+
+    Statistics are float32 at least, whatever the type of x.
+    """
+    groups = math.gcd(32, max(x.shape[-1] // 4, 1))
+    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False, dtype=x.dtype)(x)
 
 
 def downsample(x: Array) -> Array:
@@ -58,12 +71,12 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(self, x, emb):  # [B, H, W, C], [B, E] -> [B, H', W', features]
         resize = {"down": downsample, "up": upsample, None: lambda x: x}[self.resample]
-        h = conv(self.features)(resize(nn.silu(normalise(x))))
-        h = h + nn.Dense(self.features, kernel_init=spread)(nn.silu(emb))[:, None, None, :]
-        h = conv(self.features, init=zeros)(nn.silu(normalise(h)))
+        h = conv(resize(nn.silu(normalise(x))), self.features)
+        h = h + dense(nn.silu(emb), self.features)[:, None, None, :]
+        h = conv(nn.silu(normalise(h)), self.features, init=zeros)
         x = resize(x)
         if self.resample or x.shape[-1] != self.features:
-            x = conv(self.features, 1)(x)
+            x = conv(x, self.features, 1)
         return (x + h) * 0.5**0.5
 
 
@@ -73,9 +86,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x):  # [B, H, W, C] -> [B, H, W, C]
         batch, height, width, channels = x.shape
-        qkv = nn.Dense(3 * channels, kernel_init=spread)(normalise(x)).reshape(batch, height * width, 3, channels)
-        h = jax.nn.dot_product_attention(qkv[:, :, 0:1], qkv[:, :, 1:2], qkv[:, :, 2:3]).reshape(x.shape)
-        return (x + nn.Dense(channels, kernel_init=zeros)(h)) * 0.5**0.5
+        qkv = dense(normalise(x), 3 * channels).reshape(batch, height * width, 3, channels)
+        h = attention(qkv[:, :, 0:1], qkv[:, :, 1:2], qkv[:, :, 2:3]).reshape(x.shape)
+        return (x + dense(h, channels, zeros)) * 0.5**0.5
 
 
 class UNet(nn.Module):
@@ -98,10 +111,10 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, emb):
-        emb = nn.Dense(4 * self.width, kernel_init=spread)(emb)
-        emb = nn.Dense(4 * self.width, kernel_init=spread)(nn.silu(emb))
+        emb = dense(emb, 4 * self.width)
+        emb = dense(nn.silu(emb), 4 * self.width)
 
-        x = conv(self.width)(x)
+        x = conv(x, self.width)
         skips = [x]
         for i, mult in enumerate(self.channel_mult):
             if i > 0:
@@ -124,4 +137,4 @@ class UNet(nn.Module):
                 x = Attention()(x)
             if i > 0:
                 x = Residual(x.shape[-1], "up")(x, emb)
-        return conv(self.features, init=zeros)(nn.silu(normalise(x)))
+        return conv(nn.silu(normalise(x)), self.features, init=zeros)

@@ -16,6 +16,8 @@ from genmap_jax.algorithm import (
     Params,
     averaged,
     check_cond,
+    check_parts,
+    in_parts,
     init_state,
     minimise,
 )
@@ -174,8 +176,7 @@ def _check_length(cfg: Config, name: str, length: int) -> None:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a GPT to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
-    if batch_size % cfg.accumulate:
-        raise ValueError(f"batch_size={batch_size} does not divide into accumulate={cfg.accumulate} parts")
+    check_parts(batch_size, cfg.accumulate)
     tx = optimizer(cfg.optim, batch_size)
 
     def init(key, batch):
@@ -210,7 +211,10 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return jnp.where(seen.reshape(frames, 1, *drawn.shape[1:]), drawn[None], 0)
 
     def evaluate(state, batch, key) -> LogProb:
-        return LogProb(log_prob(cfg, averaged(state), *observed(batch)), "exact")
+        exact, params = dataclasses.replace(cfg, dtype="float32"), averaged(state)
+        return LogProb(
+            in_parts(lambda batch: log_prob(exact, params, *observed(batch)), batch, cfg.accumulate), "exact"
+        )
 
     return Algorithm(
         reads=cfg.reads,

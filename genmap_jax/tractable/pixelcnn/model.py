@@ -1,5 +1,6 @@
 """A PixelCNN as pure functions of its parameters: the density of images, drawing and completing them, the algorithm."""
 
+import dataclasses
 from typing import cast
 
 import jax
@@ -19,6 +20,8 @@ from genmap_jax.algorithm import (
     State,
     averaged,
     check_cond,
+    check_parts,
+    in_parts,
     init_state,
     minimise,
 )
@@ -159,8 +162,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     `complete`.
     """
     check(cfg)
-    if batch_size % cfg.accumulate:
-        raise ValueError(f"batch_size={batch_size} does not divide into accumulate={cfg.accumulate} parts")
+    check_parts(batch_size, cfg.accumulate)
     tx = optimizer(cfg.optim, batch_size)
 
     def label_of(batch: Batch) -> Array | None:
@@ -197,7 +199,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return jnp.where(seen, sample(state, key, n, cond)[None], 0)
 
     def evaluate(state: State, batch: Batch, key: Key) -> LogProb:
-        return LogProb(log_prob(cfg, averaged(state), batch["image"], label_of(batch)), "exact")
+        exact, params = dataclasses.replace(cfg, dtype="float32"), averaged(state)
+        nats = lambda batch: log_prob(exact, params, batch["image"], label_of(batch))  # noqa: E731
+        return LogProb(in_parts(nats, batch, cfg.accumulate), "exact")
 
     return Algorithm(
         reads=cfg.reads,
