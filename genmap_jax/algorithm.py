@@ -93,6 +93,9 @@ class Algorithm(NamedTuple):
     walk: (state, key, t, cond) -> float32 [n, ...]: example i at position t[i] in [0, 1] on its path between two
         latents, the family's own interpolation; without sampling noise or rounding, in units of grey levels for images.
         None: no latent space.
+    back: (state, key, examples [n, ...] as a batch holds them) -> [n, ...] of the first condition's space, made as
+        `sample` makes examples: what each example would have been translated from. None: there is no way back.
+    paired: whether an example and its condition must belong together; two sets drawn on their own will not do.
     """
 
     reads: dict[str, Space]
@@ -106,6 +109,8 @@ class Algorithm(NamedTuple):
     evaluations: int | None = None
     trajectory: Callable[[Any, Key, int, Cond | None, int], Array] | None = None
     walk: Callable[[Any, Key, Array, Cond | None], Array] | None = None
+    back: Callable[[Any, Key, Array], Array] | None = None
+    paired: bool = False
 
 
 class Family(NamedTuple):

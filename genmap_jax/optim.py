@@ -38,31 +38,49 @@ class Optim:
     warmup: Natural = 0
     """Examples of linear warm-up from 0."""
     decay: Natural = 0
-    """Examples at which a cosine reaches `final` times the learning rate; 0 keeps it constant."""
+    """Examples at which the decay ends, at `final` times the learning rate; 0 keeps it constant."""
+    decay_from: Natural = 0
+    """Examples at which the decay begins, the warm-up if that is longer (CycleGAN: half of `decay`)."""
+    shape: Literal["cosine", "linear"] = "cosine"
+    """The curve of the decay: half a cosine or a straight line."""
     final: Share = 0.0
     """Learning rate after `decay` as a share of `lr`."""
 
 
 def stretched(cfg: Optim, factor: float) -> Optim:
     """The schedule for a run `factor` times as long."""
-    return dataclasses.replace(cfg, warmup=math.ceil(factor * cfg.warmup), decay=math.ceil(factor * cfg.decay))
+    lengths = ("warmup", "decay", "decay_from")
+    return dataclasses.replace(cfg, **{name: math.ceil(factor * getattr(cfg, name)) for name in lengths})
 
 
 def schedule(cfg: Optim, batch_size: int) -> optax.Schedule:
     """Learning rate as a function of the number of updates."""
-    warmup = -(-cfg.warmup // batch_size)
-    if cfg.decay:
-        body = optax.cosine_decay_schedule(cfg.lr, max(1, -(-cfg.decay // batch_size) - warmup), cfg.final)
-    else:
-        body = optax.constant_schedule(cfg.lr)
-    return optax.join_schedules([optax.linear_schedule(0.0, cfg.lr, warmup), body], [warmup]) if warmup else body
+    warmup, begin, end = (-(-examples // batch_size) for examples in (cfg.warmup, cfg.decay_from, cfg.decay))
+    begin = max(warmup, begin)
+    pieces: list[tuple[int, optax.Schedule]] = []  # each from its first update on
+    if warmup:
+        pieces.append((0, optax.linear_schedule(0.0, cfg.lr, warmup)))
+    if not cfg.decay or begin > warmup:
+        pieces.append((warmup, optax.constant_schedule(cfg.lr)))
+    if cfg.decay and cfg.shape == "cosine":
+        pieces.append((begin, optax.cosine_decay_schedule(cfg.lr, max(1, end - begin), cfg.final)))
+    elif cfg.decay:
+        pieces.append((begin, optax.linear_schedule(cfg.lr, cfg.final * cfg.lr, max(1, end - begin))))
+    starts, schedules = zip(*pieces, strict=True)
+    return optax.join_schedules(schedules, list(starts[1:]))
 
 
 def optimizer(cfg: Optim, batch_size: int) -> optax.GradientTransformation:
     """`batch_size`: global number of examples per update."""
-    if cfg.decay and cfg.decay <= cfg.warmup:
+    for name in ("warmup", "decay_from"):
+        begins = getattr(cfg, name)
+        if cfg.decay and cfg.decay <= begins:
+            raise ValueError(
+                f"optim.decay={cfg.decay} must exceed optim.{name}={begins} (both in examples); 0 means no decay"
+            )
+    if not cfg.decay and (cfg.decay_from or cfg.shape != "cosine"):
         raise ValueError(
-            f"optim.decay={cfg.decay} must exceed optim.warmup={cfg.warmup} (both in examples); 0 means no decay"
+            f"optim.decay_from={cfg.decay_from}, optim.shape={cfg.shape!r} are of a decay: give optim.decay"
         )
     rate = schedule(cfg, batch_size)
     decayed = lambda params: jax.tree.map_with_path(lambda path, _: _name(path) in DECAYED, params)  # noqa: E731

@@ -11,7 +11,7 @@ from variants import chosen
 
 from genmap_jax.algorithm import Algorithm, Cond, Family, conditions, like_batch
 from genmap_jax.approximate import diffusion, ebm, latent_diffusion, vae
-from genmap_jax.implicit import biggan, gan, score, stylegan
+from genmap_jax.implicit import biggan, cyclegan, gan, score, stylegan
 from genmap_jax.optim import Optim
 from genmap_jax.run import config as configs
 from genmap_jax.spaces import Space, images, vectors
@@ -96,6 +96,7 @@ DIFFUSION = {"width": 16, "blocks": 1, "sample_steps": 4, "bound_draws": 4}
 SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
 GAN = {"latent": 4, "width": 16, "depth": 1}
 STYLEGAN = {"latent": 8, "mapping_depth": 2, "channels": 8, "capacity": 64, "label_depth": 2, "r1": 1.0}
+TRANSLATOR = {"width": 4, "blocks": 1, "patch_layers": 1}
 
 FAMILIES = {
     "gpt": Case(
@@ -222,6 +223,21 @@ FAMILIES = {
         ),
         None,
         {"truncation": 1.0},
+    ),
+    "cyclegan": Case(  # in five steps the pools are half full
+        cyclegan.FAMILY,
+        cyclegan.Config(space=DIGITS, **TRANSLATOR, pool=8, dither=True, ema_halflife=50.0),
+        None,
+    ),
+    "cut": Case(
+        cyclegan.CUT_FAMILY,
+        cyclegan.Config(space=DIGITS, **TRANSLATOR, **cyclegan.CUT, patches=8, embedding=8),
+        None,
+    ),
+    "pix2pix": Case(
+        cyclegan.PIX2PIX_FAMILY,
+        cyclegan.Config(space=DIGITS, **TRANSLATOR, **cyclegan.PIX2PIX | {"pool": 2}, depth=3),
+        None,
     ),
 }
 

@@ -46,8 +46,8 @@ def assert_equal(a, b):
 @pytest.mark.parametrize(
     "family",
     chosen(
-        ["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan", "stylegan", "biggan", "glow"]
-        + ["pixelcnn"],
+        ["gpt", "vae", "ebm", "ebm_vectors", "diffusion", "score", "gan", "cgan", "stylegan", "biggan", "cyclegan"]
+        + ["glow", "pixelcnn"],
         ["gpt", "vae", "ebm_vectors"],
     ),
 )

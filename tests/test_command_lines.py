@@ -93,6 +93,12 @@ gan_digits: model.gradient-penalty -1|nan, model.dragan -1|nan, model.lecam -1|n
 gan_digits: model.auxiliary -1|nan, model.penalty-every 0|-1, model.critic-steps 0|-1|7
 gan_digits: model.accumulate 0|-1|7, model.augment nope, model.augment-p -1|2|nan, model.ada-target -1|1|nan|0.6
 gan_digits: model.ada-ramp 0|-1, model.ema-halflife 0|nan, model.classes 0|-1|3, model.loss nope
+cyclegan_digits: model.space.shape 9 9 1|6 8 1, model.objective nope|paired, model.generator vit, model.width 0|-1
+cyclegan_digits: model.blocks 0|-1, model.patch-layers 0|-1|2, model.patches 0, model.embedding 0, model.depth 0
+cyclegan_digits: model.dropout 1|-1|nan, model.init-std 0|nan, model.temperature 0|-1, model.cycle -1|nan
+cyclegan_digits: model.identity -1|inf, model.l1 -1, model.contrastive -1, model.pool -1, model.direction up
+cyclegan_digits: model.optim.decay 0, model.optim.decay-from 99999999, model.optim.shape square
+cyclegan_digits: data rendered/nope,digits|rendered/bold,pydoc|aligned/pair/digits,digits|digits
 latent_diffusion_glyphs: model.bound-samples 0|-1, model.prior-optim.lr nan|-1, model.prior.eta 2
 latent_diffusion_glyphs: model.autoencoder.latent 0, model.prior.guidance 2, model.prior.power-ema 0.1
 genmap map: budget 0|-1|inf|nan|soon, seeds 0|-1|1.5, samples 0|5|-1, features nope|''|inception, data ''|faces
@@ -102,6 +108,7 @@ genmap map --: dry-run, workdir x, seed 3, budget 1, features own, ablation all,
 genmap map {run}: seeds 2, budget 3, only vae, data toy, features own --samples 30, weights {file}
 genmap sample {run}: -n 0, -n -1|2000000000|many, seed -1|99999999999999999999|x, label 3|-1, out {file}|{file}/x|''
 genmap sample {run}: model.importance-samples 0|-1|x, model.latent 5, model.beta 2, model.nope 1, steps 5
+genmap sample {run}: from test|{missing}|{empty}, direction ba|up
 genmap sample {run}: experiments {missing}|gs://b, data-dir {file}|gs://b/x
 genmap evaluate {run}: samples 0|5|-3|x, features nope|inception|'', weights {missing}|{file}, data-dir {file}
 genmap evaluate {run}: model.importance-samples 0, model.hidden 3, weights {file} --features own
@@ -140,7 +147,7 @@ genmap prepare ../x
 WRONG = [line for row in TABLE.strip().splitlines() for line in lines(*row.split(": ", 1))] + ALONE.strip().splitlines()
 
 
-FAMILIES = ("gpt_digits", "ebm_digits", "ddpm_digits", "score_digits", "gan_digits")
+FAMILIES = ("gpt_digits", "ebm_digits", "ddpm_digits", "score_digits", "gan_digits", "cyclegan_digits")
 """Their lines are slow tests, for reading one takes a tenth of a second; test_ranges.py walks all their options."""
 
 

@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 
 from genmap_jax import data
 from genmap_jax.commands import cli
-from genmap_jax.data import glyphs, loading, preparation, pydoc, raw, sources
+from genmap_jax.data import glyphs, loading, preparation, pydoc, raw, renderings, sources
 from genmap_jax.spaces import images, labels, tokens, vectors
 
 ROOT = Path(__file__).parents[1]
@@ -522,6 +522,79 @@ def test_a_dataset_of_two_domains_is_a_pair_by_its_own_name(tmp_path):
         load("dev")
 
 
+def test_a_rendering_is_the_source_of_what_it_renders_and_its_truth(root):
+    """In evaluation row i beside row i; in training each on its own, unless the pairs are asked for."""
+    name, both = "rendered/bold,digits", {"image": images(8, 8, 1, 17), "source": images(8, 8, 1, 17)}
+    load = lambda name, split=TEST: data.load(name, split, reads=both, data_dir=root)  # noqa: E731
+    test, alone = load(name), data.load("digits", TEST, data_dir=root)
+    assert test.aligned and test.size == alone.size
+    rows = test.take(np.arange(20))
+    np.testing.assert_array_equal(rows["image"], alone.take(np.arange(20))["image"])
+    np.testing.assert_array_equal(rows["source"], renderings.bold(rows["image"], 17))
+    apart = data.batch(load(name, TRAIN), 0, 0, 64)
+    assert (apart["source"] != renderings.bold(apart["image"], 17)).any((1, 2, 3)).mean() > 0.9
+    pairs = load(f"aligned/{name}", TRAIN)
+    together = data.batch(pairs, 0, 0, 64)
+    np.testing.assert_array_equal(together["source"], renderings.bold(together["image"], 17))
+    assert not pairs.domains and pairs.aligned
+
+
+def test_either_domain_may_be_the_example(root):
+    both = {"source": images(8, 8, 1, 17), "image": images(8, 8, 1, 17)}
+    assert data.load("rendered/bold,digits", TEST, reads=both, data_dir=root).field == "source"
+
+
+def test_fonts_are_the_same_letters_in_both_domains(root):
+    """Row i of A and of B are one character in one style, moved alike."""
+    parts = {split: data.load("fonts", split, data_dir=root) for split in SPLITS}
+    assert {split: part.size for split, part in parts.items()} == {TRAIN: 1424, VALIDATION: 280, TEST: 280}
+    assert all(part.aligned and part.shape == (32, 32, 1) for part in parts.values())
+    labels_of = {domain: everything(data.load("fonts", f"test{domain}", data_dir=root))["label"] for domain in "AB"}
+    np.testing.assert_array_equal(labels_of["A"], labels_of["B"])
+    rows = everything(parts[TEST])
+    right = np.abs(rows["image"].astype(int) - rows["source"]).mean()
+    wrong = np.abs(np.roll(rows["image"], 8, axis=0).astype(int) - rows["source"]).mean()
+    assert 0 < right < 0.6 * wrong
+    together = data.batch(data.load("aligned/fonts", data_dir=root), 0, 0, 32)
+    assert np.abs(together["image"].astype(int) - together["source"]).mean() < 0.6 * wrong
+
+
+def test_no_exchange_of_colours_leaves_their_law_alone(root):
+    """Of the brightest and of the darkest pixel of each image the mean colours differ by 10 or more in every pair."""
+    coloured = everything(data.load("colours", data_dir=root))["image"]
+    flat = coloured.reshape(len(coloured), -1, 3).astype(float)
+    for end in (flat.max(1), flat.min(1)):
+        mean = end.mean(0)
+        assert min(abs(mean[i] - mean[j]) for i, j in ((0, 1), (1, 2), (2, 0))) > 10
+
+
+def test_folders_a_and_b_are_two_domains(tmp_path):
+    """Sets of different sizes are dealt out each on its own; files of equal names in both are pairs and stay so."""
+    for name, sizes in (("apart", {"A": 20, "B": 31}), ("pairs", {"A": 25, "B": 25})):
+        for domain, n in sizes.items():
+            folder = tmp_path / name / domain
+            folder.mkdir(parents=True)
+            for i in range(n):
+                pixels = np.full((4, 4, 3), 100 * (domain == "B") + i, np.uint8)
+                (folder / f"{i:02d}{domain if name == 'apart' else ''}.png").write_bytes(png(pixels))
+        data.prepare(name, tmp_path / "data", tmp_path / name)
+    load = lambda name, split=TRAIN: data.load(name, split, data_dir=tmp_path / "data")  # noqa: E731
+    sets = [[each.size for each in load("apart", split).domains] for split in SPLITS]
+    assert sets == [[25, 16], [3, 2], [3, 2]] and not load("apart").aligned
+    for split in SPLITS:
+        rows = everything(load("aligned/pairs", split))
+        np.testing.assert_array_equal(rows["image"], 100 + rows["source"])
+    assert (everything(load("apart", TEST))["image"] >= 100).all()
+    with pytest.raises(ValueError, match="aligned/apart.*not known"):
+        load("aligned/apart")
+
+
+def test_the_target_of_a_pair_has_a_name():
+    names = {"digits": "digits", "pair/a,b": "b", "rendered/bold,digits": "digits", "toy/moons": "toy/moons"}
+    names |= {"aligned/rendered/bold,digits": "digits", "aligned/fonts": "fonts", "cycle_gan/maps": "cycle_gan/maps"}
+    assert {name: data.target(name) for name in names} == names
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 SHAPE, DIGITS = "--model.space.shape ", images(8, 8, 1, 17)
@@ -559,6 +632,10 @@ def reads(name, **spaces):
         ({"name": "part/0,digits"}, ValueError, ["part/N,SET"]),
         ({"name": "part/digits"}, ValueError, ["part/N,SET"]),
         ({"name": "part/2,pair/digits,digits"}, ValueError, ["is a pair"]),
+        ({"name": "rendered/digits"}, ValueError, ["rendered/RENDERING,NAME", "bold"]),
+        ({"name": "rendered/nope,digits"}, ValueError, ["rendered/RENDERING,NAME", "bold"]),
+        ({"name": "rendered/bold,pydoc"}, ValueError, ["pydoc is text"]),
+        ({"name": "aligned/pair/digits,digits"}, ValueError, ["pair/digits,digits", "not known"]),
         ({"name": "pair/digits,pydoc"}, ValueError, ["pydoc holds text"]),
         ({"name": "pair/digits,toy/moons"}, ValueError, ["toy/moons holds vectors"]),
         ({"name": "pair/digits,diggits"}, ValueError, ["'diggits'", "did you mean digits"]),

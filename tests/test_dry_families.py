@@ -76,6 +76,22 @@ def test_it_trains_and_is_measured(trained):
     assert (folder / "samples" / "00000012.png").exists()
 
 
+def test_the_card_of_a_translation_holds_its_errors(trained):
+    """To the known truth in both directions, of doing nothing, of the cycle; of no other family's samples."""
+    name, folder = trained
+    card = json.loads((folder / "evaluation" / "card.json").read_text())
+    named = ["error untranslated, %", "cycle error, %"]
+    named += [f"{error}{way}, %" for error in ("error to truth", "inverted") for way in ("", " (way back)")]
+    found = {each: card["metrics"][each]["value"] for each in named if each in card["metrics"]}
+    if name != "dry_translator":
+        assert found == {}
+        return
+    assert set(found) == set(named) and all(0 <= value <= 100 for value in found.values())
+    assert all(card["metrics"][each]["n"] == [40, 40] for each in named)
+    assert found["error untranslated, %"] > 5.0, "bold digits are not digits"
+    assert "of digits (train)" in card["extractor"]["fit"], "the features are those of the target domain"
+
+
 def test_it_resumes_bit_for_bit(trained, tmp_path):
     name, folder = trained
     assert train(name, tmp_path, steps=8) == 0

@@ -39,7 +39,7 @@ def variants():
 
 def test_every_family_is_on_the_map_of_digits_and_on_that_of_toy_data():
     families = lambda data: {s.path.stem.split("_")[0] for s in mapping.members(FOLDER, data)}  # noqa: E731
-    digits = {"gpt", "pixelcnn", "flow", "vae", "ebm", "vdm", "ddpm", "score", "gan", "stylegan", "biggan"}
+    digits = {"gpt", "pixelcnn", "flow", "vae", "ebm", "vdm", "ddpm", "score", "gan", "stylegan", "biggan", "cyclegan"}
     assert digits <= families("digits")
     assert {"flow", "cnf", "vae", "ebm", "diffusion", "score", "gan"} <= families("toy/rings")
 

@@ -96,7 +96,7 @@ def test_own_is_a_function_of_data_and_seed(digits, folder, monkeypatch):
 def test_own_without_labels_tells_turns(folder, monkeypatch):
     """Unlabelled digits: four turns are told far better than by chance; no probabilities, for these are no classes."""
     labelled = own.labelled_images
-    monkeypatch.setattr(own, "labelled_images", lambda *a: (labelled(*a)[0], None, labelled(*a)[2]))
+    monkeypatch.setattr(own, "labelled_images", lambda *a, **k: (labelled(*a, **k)[0], None, labelled(*a, **k)[2]))
     monkeypatch.setattr(own, "STEPS", 150)
     extract = extractor("own", **DIGITS, data_dir=folder)
     assert extract.accuracy > 0.4 and extract.probabilities is None and "turns" in extract.fit

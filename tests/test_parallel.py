@@ -53,6 +53,9 @@ FAMILIES = [
     "cgan",
     "stylegan",
     "biggan",
+    "cyclegan",
+    "cut",
+    "pix2pix",
 ]
 
 

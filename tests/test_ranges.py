@@ -48,6 +48,7 @@ MEANINGS: dict[str, set[float]] = {
     **{name: {0} for name in ("augment_p", "ada_target", "original", "stop", "seed")},
     **{name: {0} for name in ("temperature", "strength", "truncation", "noise_std", "kinetic", "jacobian", "logit")},
     **{name: {0} for name in ("path_length", "mixing", "attention", "orthogonal", "standing")},
+    **{name: {0} for name in ("decay_from", "cycle", "identity", "l1", "contrastive", "pool", "dropout")},
 }
 
 

@@ -75,9 +75,11 @@ def _run(argv: list[str]) -> int:
     command = add("sample", _sample, "draw samples from a run")
     command.add_argument("run_folder", type=Path, metavar="RUN")
     few = Annotated[int, Range(1, MOST, hint="for more, draw again with another --seed and --out")]
-    command.add_argument("-n", type=number(few), default=64, help=f"how many (default: 64, at most {MOST:,})")
+    command.add_argument("-n", type=number(few), help=f"how many (default: 64, or a whole folder; at most {MOST:,})")
     command.add_argument("--seed", type=number(SEED), default=0)
     command.add_argument("--label", type=number(SEED), metavar="L", help="of all samples; default: labels of test data")
+    command.add_argument("--from", dest="given", metavar="FOLDER_OR_SPLIT", help="images to translate (default: test)")
+    command.add_argument("--direction", choices=["ab", "ba"], help="of a translation; short for --model.direction")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/drawn")
     _places(command)
     command.epilog = f"{CHANGES} For example: genmap sample RUN --model.sampler heun --model.guidance 2 --label 3"
@@ -91,7 +93,7 @@ def _run(argv: list[str]) -> int:
 
     command = add("prepare", _prepare, "put a dataset on disk, once; also your own files")
     command.add_argument(
-        "name", metavar="NAME", help="digits, glyphs, pydoc, a TFDS name such as mnist, or one of yours"
+        "name", metavar="NAME", help="digits, glyphs, colours, fonts, pydoc, a TFDS name such as mnist, or one of yours"
     )
     command.add_argument("--data-dir", metavar="D", help="default: $GENMAP_DATA or ~/.cache/genmap_jax/data")
     command.add_argument(
@@ -195,13 +197,16 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace) -> int:
-    """Draw samples from the newest checkpoint of a run: samples.npz, as a batch holds them, and a picture or text."""
+    """Draw samples from the newest checkpoint of a run: samples.npz, as a batch holds them, and a picture or text. A
+    family that translates images is given them with --from."""
     from genmap_jax.commands.sample import sample
     from genmap_jax.run.runs import experiments_folder
 
     experiments = experiments_folder(args.experiments)
-    changes = _changes(args.changes, args.run_folder, experiments)
-    print(sample(args.run_folder, experiments, args.n, args.seed, args.label, changes, args.out, args.data_dir))
+    words = args.changes + (["--model.direction", args.direction] if args.direction else [])
+    changes = _changes(words, args.run_folder, experiments)
+    asked = {"n": args.n, "seed": args.seed, "label": args.label, "given": args.given}
+    print(sample(args.run_folder, experiments, **asked, changes=changes, out=args.out, data_dir=args.data_dir))
     return 0
 
 
@@ -250,7 +255,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    """Put a dataset on disk and print its folder. digits, glyphs and pydoc need no network; nor does any name with
+    """Put a dataset on disk and print its folder. Embedded sets need no network; nor does any name with
     --raw, which takes original files of the MNIST and CIFAR names, tiny_shakespeare and openwebtext, or a folder of
     your own. Other TFDS names are downloaded, which takes the extra `tf`."""
     from genmap_jax import data

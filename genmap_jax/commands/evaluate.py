@@ -32,7 +32,7 @@ from genmap_jax.commands.measure import (
     check_samples,
     held_out,
     held_out_conditions,
-    save_picture,
+    truth_of,
 )
 from genmap_jax.evaluate import memorisation, quality
 from genmap_jax.evaluate.features import Extractor, coordinates, own
@@ -111,7 +111,7 @@ def write_card(
             train_set = _examples(run.sources["train"], name, POOL)
             numbers, verdict = with_features(run, measured, measured.generated, train_set, extractor, seed, data_dir)
             card |= verdict
-            if name == "image" and extractor is not None:
+            if test.space.image and extractor is not None:
                 numbers |= path_length(run, extractor, len(measured.generated), seed)
             if test.density is not None:
                 numbers |= against_the_density(run, observer, measured.generated, seed)
@@ -121,11 +121,14 @@ def write_card(
             card["metrics"] = card["metrics"] | {key: dataclasses.asdict(number) for key, number in numbers.items()}
             arrays: dict[str, Any] = {name: measured.generated}
             np.savez_compressed(scratch / "samples.npz", **arrays)
-            save_picture(measured.generated[:64], scratch / "samples", test)
-            if name == "image":
+            first, count = measured.generated[:64], len(measured.generated)
+            cond = None if measured.cond is None else {field: x[:64] for field, x in measured.cond.items()}
+            truth = None if (known := truth_of(run, count)) is None else known[:64]
+            observer.picture(run, run.eval_key, first, cond, scratch / "samples", truth)
+            if test.space.image:
                 nearest_picture(measured.generated[:8], train_set, test.space.grey_levels, scratch / "nearest.png")
             if not test.space.text:
-                frames = at_work(run, SHOWN[name], seed)
+                frames = at_work(run, SHOWN[test.space.field], seed)
                 if frames is not None:
                     pictures.animation(frames, scratch / "sampler.gif", test.space)
         write_json(scratch / "card.json", card)
@@ -324,7 +327,10 @@ def _extractor(run: Run, kind: str, weights: Path | None, data_dir: Path | None)
     space = run.sources["test"].space
     check_features(kind, weights, space.image)
     if space.image:
-        return make_extractor(kind, data=run.config.data, levels=space.grey_levels, data_dir=data_dir, weights=weights)
+        field = run.sources["test"].field
+        name = data.target(run.config.data) if field == "image" else run.config.data  # what its samples are like
+        about: dict[str, Any] = {"levels": space.grey_levels, "data_dir": data_dir, "weights": weights}
+        return make_extractor(kind, data=name, field=field, **about)
     return None if space.text else coordinates()
 
 

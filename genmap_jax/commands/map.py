@@ -18,6 +18,7 @@ import jax
 from genmap_jax.algorithm import like_batch
 from genmap_jax.commands import executors
 from genmap_jax.commands.measure import card_is_current, check_samples
+from genmap_jax.data import target
 from genmap_jax.flops import flops
 from genmap_jax.lock import lock
 from genmap_jax.report.page import write_page
@@ -40,12 +41,14 @@ LEAST = 0.05
 def members(experiments: Path, data: str, only: str | None = None) -> list[Script]:
     """The experiments on a dataset, in the order of their names; `only`: of these names, comma-separated.
 
+    An experiment that translates images of another domain into those of the dataset is one on it.
     An experiment is named by its script, with or without what follows the first underscore.
     Raises ValueError that names what there is.
     """
     scripts = [runs.read_experiment(path) for path in runs.experiment_files(experiments)]
     toy = data == "toy" or data.startswith("toy/")
-    chosen = [s for s in scripts if (s.config.data.startswith("toy/") if toy else s.config.data == data)]
+    is_on = lambda name: name.startswith("toy/") if toy else data in (name, target(name))  # noqa: E731
+    chosen = [s for s in scripts if is_on(s.config.data)]
     if not chosen:
         known = sorted({script.config.data for script in scripts})
         raise ValueError(f"--data {data}: {experiments} has no experiment on it, only on {', '.join(known)}")

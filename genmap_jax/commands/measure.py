@@ -19,7 +19,7 @@ import numpy as np
 from genmap_jax import data
 from genmap_jax.algorithm import LogProb, conditions
 from genmap_jax.data import toy
-from genmap_jax.evaluate import quality
+from genmap_jax.evaluate import quality, translation
 from genmap_jax.evaluate.likelihood import Likelihood, LogProbs, log_probs, summary
 from genmap_jax.evaluate.quality import Number
 from genmap_jax.evaluate.resampling import bootstrap
@@ -33,7 +33,7 @@ from genmap_jax.run.loop import Program
 from genmap_jax.run.runs import Run, command_text, parameter_count
 from genmap_jax.units import bits_per_dim
 
-PREPARE = 2**31 - 1  # folded into the key of evaluation for `Algorithm.prepare`: no batch has this number
+PREPARE, BACK = 2**31 - 1, 2**31 - 2  # folded into keys for `Algorithm.prepare` and `.back`: numbers of no batch
 LEAST_SAMPLES = 20
 """Of fewer there are no intervals and no neighbours."""
 POOL = 10_000
@@ -74,8 +74,9 @@ class Observer:
         self._drew = False  # whether the sampler has been compiled
         self._prepared: tuple[tuple[Path, int], Any] | None = None
         self._log_prob = algorithm.log_prob and padded(place, place.map_examples(algorithm.log_prob), cfg.batch_size)
-        sample = algorithm.sample
+        sample, back = algorithm.sample, algorithm.back
         self._sample = sample and place.draw(lambda state, key, cond: sample(state, key, self.size, cond), self.size)
+        self._back = back and place.draw(lambda state, key, x: back(state, key, x), self.size)
 
     # ---- what the loop calls
 
@@ -104,10 +105,34 @@ class Observer:
         """
         if self._sample is None:
             return
-        count, test = run.config.samples, run.sources["test"]
-        drawn, _ = self.drawn(run, run.eval_key, held_out_conditions(run, count), count)
+        count = run.config.samples
+        cond = held_out_conditions(run, count)
+        drawn, _ = self.drawn(run, run.eval_key, cond, count)
+        self.picture(run, run.eval_key, drawn, cond, run.folder / "samples" / f"{run.step:08d}", truth_of(run, count))
+
+    def picture(
+        self,
+        run: Run,
+        key: jax.Array,
+        drawn: np.ndarray,
+        cond: data.Examples | None,
+        stem: Path,
+        truth: np.ndarray | None = None,
+    ) -> Path:
+        """Save a picture of samples; of translations, each beside its source, its truth and its way back, if known.
+
+        As many images in all as there are samples, but of translations the first eight at least.
+        cond, truth: of as many examples as `drawn`, as `held_out_conditions` and `truth_of` give them.
+        """
+        given, sets = translated_from(run), [drawn]
+        if given is not None and cond is not None:
+            sets = [cond[given], drawn, *([] if truth is None else [truth])]
+            sets += [] if self._back is None else [self.returned(run, key, drawn)]
+        some, path = max(8, -(-len(drawn) // len(sets))), stem
         if jax.process_index() == 0:
-            save_picture(drawn, run.folder / "samples" / f"{run.step:08d}", test)
+            shown = pictures.beside(*(each[:some] for each in sets)) if len(sets) > 1 else drawn
+            path = save_picture(shown, stem, run.sources["test"], 8 // len(sets) * len(sets))
+        return path
 
     def finish(self, run: Run) -> dict[str, Any]:
         """Measure a finished run, keep the arrays in measured.npz, and return what result.json holds."""
@@ -147,6 +172,7 @@ class Observer:
         if not text:
             field, scale = run.sources["test"].field, (run.sources["test"].levels or 2) - 1
             numbers |= quality.energy(held_out=real[field] / scale, generated=generated / scale, seed=seed)
+        numbers |= self._translation(run, key, generated, cond, seed)
         if run.sources["test"].density is not None:
             numbers |= modes(run.sources["test"].density, generated, seed)
         card["metrics"] = {key: dataclasses.asdict(number) for key, number in numbers.items()}
@@ -192,6 +218,37 @@ class Observer:
         if self._sample is None:
             raise ValueError(f"{run.config.name}: this family does not sample")
         return np.asarray(self._sample(run.state, jax.random.fold_in(key, number), cond))
+
+    def returned(self, run: Run, key: jax.Array, drawn: np.ndarray) -> np.ndarray:
+        """What samples [n, ...] were translated from, by the family's own way back, as a batch holds it."""
+        if self._back is None:
+            raise ValueError(f"{run.config.name}: this family has no way back from its samples")
+        parts, key = [], jax.random.fold_in(key, BACK)
+        for i in range(-(-len(drawn) // self.size)):
+            rows = np.arange(i * self.size, (i + 1) * self.size) % len(drawn)
+            parts.append(np.asarray(self._back(run.state, jax.random.fold_in(key, i), drawn[rows])))
+        return as_batch(run, np.concatenate(parts)[: len(drawn)])
+
+    def _translation(
+        self, run: Run, key: jax.Array, generated: np.ndarray, cond: data.Examples | None, seed: int
+    ) -> dict[str, Number]:
+        """How true samples are that are translations of images, and the way back; nothing for other samples."""
+        given = translated_from(run)
+        numbers: dict[str, Number] = {}
+        if given is None or cond is None:
+            return {}
+        source, truth = cond[given], truth_of(run, len(generated))
+        about: dict[str, Any] = {"levels": run.sources["test"].space.grey_levels, "seed": seed}
+        if truth is not None:
+            numbers |= translation.to_truth(translated=generated, truth=truth, **about)
+            numbers |= translation.of_nothing(source=source, truth=truth, **about)
+        if truth is not None and self._back is not None:
+            returned = self.returned(run, key, truth)
+            numbers |= translation.to_truth(translated=returned, truth=source, way=" (way back)", **about)
+        if self._back is not None:
+            returned = self.returned(run, key, generated)
+            numbers |= translation.of_cycle(source=source, returned=returned, **about)
+        return numbers
 
     def prepared(self, run: Run) -> Any:
         """The state as `Algorithm.log_prob` takes it; what costs once is done once for each step of a run."""
@@ -309,9 +366,25 @@ def held_out_conditions(run: Run, count: int, rows: np.ndarray | None = None) ->
     """
     if len(run.algorithm.reads) == 1:
         return None
+    return conditions(run.algorithm.reads, run.sources["test"].take(_rows(run, count, rows)))
+
+
+def translated_from(run: Bound) -> str | None:
+    """The condition of which samples are translations: images like those that are sampled; None without."""
+    (_, space), *given = run.algorithm.reads.items()
+    return next((name for name, each in given if space.image and each == space), None)
+
+
+def truth_of(run: Run, count: int) -> np.ndarray | None:
+    """The true translations of what `held_out_conditions` gives; None where they are not known."""
     test = run.sources["test"]
-    where, rows = test.spaced(count), np.arange(count) if rows is None else rows
-    return conditions(run.algorithm.reads, test.take(where[rows % len(where)]))
+    return test.take(_rows(run, count))[test.field] if test.aligned else None
+
+
+def _rows(run: Run, count: int, rows: np.ndarray | None = None) -> np.ndarray:
+    """The test examples that go with `count` samples, evenly spaced; rows: those of these samples only."""
+    where = run.sources["test"].spaced(count)
+    return where[(np.arange(count) if rows is None else rows) % len(where)]
 
 
 def modes(law: toy.Density, generated: np.ndarray, seed: int) -> dict[str, Number]:
@@ -348,10 +421,10 @@ def padded(place: Placement, log_prob: Callable, full: int) -> Callable:
     return evaluate
 
 
-def save_picture(examples: np.ndarray, stem: Path, source: data.Source) -> Path:
+def save_picture(examples: np.ndarray, stem: Path, source: data.Source, columns: int = 8) -> Path:
     """Write examples of a source as a picture or text; see `report.pictures.save`."""
     decode = None if source.tokenizer is None else source.tokenizer.decode
-    return pictures.save({source.field: np.asarray(examples)}, stem, source.space, decode)
+    return pictures.save({source.space.field: np.asarray(examples)}, stem, source.space, decode, columns)
 
 
 def _asked(run: Run, samples: int, seed: int) -> dict[str, Any]:

@@ -9,11 +9,13 @@
 * `image_files`  PNG, JPEG, WebP by fixed rules           * `text`      bytes, characters, tokens of Hugging Face
 * `digits`       8 x 8 handwritten digits, 17 grey levels * `glyphs`    32 x 32 characters in 21 fonts
 * `pydoc`        the Python language reference            * `toy`       2-D densities known exactly
-* `augmentation` of training images                       * `folders`   where prepared data are
+* `colours`      16 x 16 characters in colour             * `fonts`     characters in two families of fonts, a pair
+* `renderings`   known maps of images, for pairs          * `augmentation` of training images
+* `folders`      where prepared data are
 """
 
-from genmap_jax.data.loading import load
+from genmap_jax.data.loading import load, target
 from genmap_jax.data.preparation import prepare
 from genmap_jax.data.sources import Examples, Source, batch, pair
 
-__all__ = ["Examples", "Source", "batch", "load", "pair", "prepare"]
+__all__ = ["Examples", "Source", "batch", "load", "pair", "prepare", "target"]

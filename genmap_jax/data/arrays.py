@@ -60,7 +60,8 @@ def materialise(name: str, split: str, prepared: Path, root: Path) -> Path:
             largest = _write_arrays(folder, name, kind, field, examples, decode, classes is not None)
             about = {"kind": kind, "classes": classes}
             if kind == "image":
-                about |= {"levels": dict(builder.info.metadata or {}).get("levels"), "max": int(largest)}
+                known = dict(builder.info.metadata or {})
+                about |= {"levels": known.get("levels"), "max": int(largest), "aligned": known.get("aligned", False)}
         (folder / "about.json").write_text(json.dumps(about))
         return publish(folder, final)
 

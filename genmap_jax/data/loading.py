@@ -13,7 +13,8 @@ from genmap_jax.data import text as texts
 from genmap_jax.data.arrays import materialise, splits_of
 from genmap_jax.data.folders import root_folder
 from genmap_jax.data.preparation import locate, unknown
-from genmap_jax.data.sources import Source, pair
+from genmap_jax.data.renderings import RENDERINGS
+from genmap_jax.data.sources import Source, pair, together
 
 if TYPE_CHECKING:  # jax is heavy: `genmap prepare` does without
     from genmap_jax.spaces import Space
@@ -46,14 +47,17 @@ def load(
 
     name: "digits", "glyphs" or "pydoc", prepared at first use; "toy/gaussians8" ...; own data, by the name given to
         `prepare`; a TFDS name, as "mnist" or "imagenet_resized/32x32", that `prepare` or TFDS itself prepared as
-        array_record; or "pair/SOURCE,TARGET", two sets of images: a batch holds "image" from TARGET and "source" from
-        SOURCE, see `sources.pair`; or "part/10,glyphs", of whose training split there is every tenth example only, and
-        all of the others. A dataset with splits trainA and trainB (as cycle_gan of TFDS) is a pair as well,
-        with A as the source.
+        array_record; or "part/10,glyphs", of whose training split there is every tenth example only, and all of the
+        others; or a pair of domains, of which a batch holds a "source" and an "image", see `sources.pair`:
+        "pair/SOURCE,TARGET", two sets of images; "rendered/RENDERING,NAME", the images of NAME as the target and one of
+        `renderings.RENDERINGS` of them as the source; or a dataset with splits trainA and trainB (as "fonts", or
+        cycle_gan of TFDS), with A as the source. "aligned/PAIR" draws images beside their own sources, where they are
+        known.
     split: a split, or a TFDS slice of one, as "train[:50%]". Where there is no "validation", it is the last tenth of
         what TFDS calls train, and "train" the first nine ("train[:100%]" is all of it).
     reads: what the model expects of a batch, `Algorithm.reads`: the space of the example first, then those of its
-        conditions. The dataset must hold exactly that, except that a vocabulary may be larger than the dataset's.
+        conditions (of a pair of domains either may be the example). The dataset must hold exactly that, except that a
+        vocabulary may be larger than the dataset's.
     tokenizer: of text: "bytes"; "characters", all that the dataset has; or the path of a tokenizer.json.
     packed: "segments" in a batch number the documents of a window, so that a GPT keeps them apart.
     length: the number of tokens in an example of text, where it is not that of `reads`. Training examples are the
@@ -67,12 +71,23 @@ def load(
         (length,) = reads["tokens"].shape
     source = _open(name, split, Opening(root_folder(data_dir), reads, tokenizer, packed, length))
     if reads:
+        first = next(iter(reads))
+        if first in source.spaces:
+            source = dataclasses.replace(source, spaces={first: source.spaces[first]} | source.spaces)
         _check(source, reads)
     if source.tokenizer is None and (tokenizer != "bytes" or packed):
         raise ValueError(f"{name} is not text: leave text.tokenizer={tokenizer!r} and text.packed={packed} out")
     if source.tokenizer is None and length is not None:
         raise ValueError(f"{name} is not text but {_words(source.space)}; length={length} asks for text")
     return source
+
+
+def target(name: str) -> str:
+    """The data that a pair of domains translates into, where they have a name of their own; else the name itself."""
+    kind, _, rest = name.partition("/")
+    if kind == "aligned":
+        return target(rest)
+    return rest.partition(",")[2] or name if kind in ("pair", "rendered") else name
 
 
 # ---- what the model expects ------------------------------------------------------------------------------------------
@@ -117,13 +132,14 @@ def _check_condition(source: Source, condition: str, expected: "Space") -> None:
                 f"--model.classes {space.levels}"
             )
     elif space is None:
-        fix = f": give two sets, as --data pair/SOURCE,{name}" if condition == "source" else ""
+        fix = f": give two sets, as --data pair/SOURCE,{name}" if condition in ("source", "image") else ""
         there = " and ".join(source.spaces)
         raise ValueError(f"a batch of {name} holds {there}, but the model also reads {condition!r}{fix}")
     elif space != expected:
         raise ValueError(
             f"{condition!r} of {name} is {_words(space)} with {space.levels} values, but the model expects "
-            f"{_words(expected)} with {expected.levels}"
+            f"{_words(expected)} with {expected.levels}: both sets must be alike, so prepare one of them again, or "
+            "choose another pair"
         )
 
 
@@ -147,6 +163,10 @@ def _open(name: str, split: str, how: Opening) -> Source:
         return _toy(name, split)
     if name.startswith("part/"):
         return _part(name, split, how)
+    if name.startswith("aligned/"):
+        return together(name, _open(name.removeprefix("aligned/"), split, how))
+    if name.startswith("rendered/"):
+        return _rendered(name, split, how)
     if name.startswith("pair/"):
         sets = name.removeprefix("pair/").split(",")
         if len(sets) != 2 or not all(sets) or any(each.startswith("pair/") for each in sets):
@@ -186,7 +206,24 @@ def _pair(name: str, split: str, source: tuple[str, str], target: tuple[str, str
     for field, (one, part) in (("source", source), ("image", target)):
         alone = {"image": how.reads[field]} if field in how.reads else {}  # what the model expects of this set
         opened.append(_open(one, part, dataclasses.replace(how, reads=alone, length=1)))
-    return pair(name, split, *opened)
+    return pair(name, split, *opened, aligned=all(each.aligned for each in opened))
+
+
+def _rendered(name: str, split: str, how: Opening) -> Source:
+    """A pair of a rendering of images and the images themselves."""
+    rendering, _, base = name.removeprefix("rendered/").partition(",")
+    if rendering not in RENDERINGS or not base:
+        known = ", ".join(RENDERINGS)
+        raise ValueError(f"{name}: a rendering is rendered/RENDERING,NAME with one of {known}, as rendered/bold,digits")
+    alone = {"image": how.reads["image"]} if "image" in how.reads else {}
+    original = _open(base, split, dataclasses.replace(how, reads=alone, length=1))
+    if not original.space.image:
+        raise ValueError(f"{name} is of images, but {base} is {_words(original.space)}")
+
+    def take(rows):
+        return {original.field: RENDERINGS[rendering](original.take(rows)[original.field], original.space.grey_levels)}
+
+    return pair(name, split, dataclasses.replace(original, take=take), original, aligned=True)
 
 
 def _toy(name: str, split: str) -> Source:
@@ -234,7 +271,8 @@ def _stored(name: str, split: str, prepared: Path, how: Opening) -> Source:
     def take(rows):
         return {field: array[rows] for field, array in arrays.items()}
 
-    return Source(name, split, len(next(iter(arrays.values()))), spaces, take)
+    size, aligned = len(next(iter(arrays.values()))), about.get("aligned", False)
+    return Source(name, split, size, spaces, take, aligned=aligned)
 
 
 def _labelled(name: str, split: str, label: np.ndarray, classes: int, wanted: bool) -> bool:

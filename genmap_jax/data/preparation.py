@@ -15,7 +15,7 @@ from typing import Any
 from genmap_jax.data.folders import publish, root_folder, scratch
 
 TFDS_DIR = "~/tensorflow_datasets"  # where TFDS itself prepares; searched after ours
-EMBEDDED = {"digits": "Digits", "glyphs": "Glyphs", "pydoc": "Pydoc"}
+EMBEDDED = {"digits": "Digits", "glyphs": "Glyphs", "colours": "Colours", "fonts": "Fonts", "pydoc": "Pydoc"}
 """Module of this package: builder in it."""
 RAW = (
     "mnist",
@@ -27,7 +27,8 @@ RAW = (
     "tiny_shakespeare",
     "openwebtext",
 )  # `raw.BUILDERS`, known without importing TFDS
-TAKEN = (*EMBEDDED, "toy", "pair", "arrays", "features")  # names that own data cannot have
+PAIRS = ("pair", "rendered", "aligned")  # kinds of pairs of domains, put together of other data when they are loaded
+TAKEN = (*EMBEDDED, "toy", *PAIRS, "arrays", "features")  # names that own data cannot have
 
 
 def prepare(
@@ -53,8 +54,8 @@ def prepare(
         raise ValueError(f"{name} is drawn when it is loaded: there is nothing to prepare")
     if name.startswith("part/"):
         raise ValueError(f"{name} is taken when it is loaded: prepare the set that it is a part of")
-    if name.startswith("pair/"):
-        raise ValueError(f"{name} is put together when it is loaded: prepare each of its two sets")
+    if name.split("/")[0] in PAIRS:
+        raise ValueError(f"{name} is put together when it is loaded: prepare the data that it names")
     if (size is not None or crop) and (raw is None or name in RAW):
         raise ValueError(f"--size and --crop are of own images, with --raw FOLDER; {name} has a size of its own")
     if raw is not None:

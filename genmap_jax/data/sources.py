@@ -31,6 +31,7 @@ class Source:
     lossless: whether the tokens spell the text of the split exactly.
     density: the law that points of toy data are drawn from, None for other data.
     domains: of a pair of domains its two sets, each drawn on its own; see `pair`.
+    aligned: of a pair of domains, whether each image is the true translation of the source beside it in `take`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     lossless: bool = True
     density: "Density | None" = dataclasses.field(default=None, repr=False)
     domains: tuple["Source", ...] = dataclasses.field(default=(), repr=False)
+    aligned: bool = False
 
     @property
     def field(self) -> str:
@@ -131,18 +133,21 @@ def _permutation(size: int, seed: int, epoch: int, stream: int) -> np.ndarray:
 # ---- pairs of domains ------------------------------------------------------------------------------------------------
 
 
-def pair(name: str, split: str, source: Source, target: Source) -> Source:
+def pair(name: str, split: str, source: Source, target: Source, aligned: bool = False) -> Source:
     """Two sets of images in one batch: "image" from `target`, "source" from `source`.
 
     `batch` draws them independently: each set has its own permutations, and each of its epochs is complete. `take`
     gives a fixed pairing for evaluation: row i of the larger set beside the row of the smaller one that is as far along
     (row i of both where they are equally large), so evenly spaced rows cover both. Labels are left out.
-    Raises ValueError unless both are images.
+    aligned: the images of row i of both sets are known to be translations of each other.
+    Raises ValueError unless both are images, and equally many where they are aligned.
     """
     for each in (source, target):
         if not each.space.image:
             raise ValueError(f"{name} pairs images, but {each.name} holds {each.space.text and 'text' or 'vectors'}")
     size = max(source.size, target.size)
+    if aligned and source.size != target.size:
+        raise ValueError(f"{name}: {source.size} sources and {target.size} images cannot be pairs")
     domains = (_domain("image", target), _domain("source", source))
 
     def take(rows):
@@ -150,7 +155,17 @@ def pair(name: str, split: str, source: Source, target: Source) -> Source:
         return {field: array for part in parts for field, array in part.items()}
 
     spaces = {"image": target.space, "source": source.space}
-    return Source(name, split, size, spaces, take, domains=domains)
+    return Source(name, split, size, spaces, take, domains=domains, aligned=aligned)
+
+
+def together(name: str, pairs: Source) -> Source:
+    """The same pair of domains, of which a `batch` holds each image beside its own source.
+
+    Raises ValueError unless which belong together is known.
+    """
+    if not pairs.aligned:
+        raise ValueError(f"{name}: which images of {pairs.name} belong together is not known; leave aligned/ out")
+    return dataclasses.replace(pairs, name=name, domains=())
 
 
 def _domain(field: str, source: Source) -> Source:

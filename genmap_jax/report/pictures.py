@@ -13,12 +13,14 @@ GAP = 2
 """Pixels between the images of a grid."""
 
 
-def save(batch: dict[str, np.ndarray], stem: Path, space: "Space", decode: Callable | None = None) -> Path:
+def save(
+    batch: dict[str, np.ndarray], stem: Path, space: "Space", decode: Callable | None = None, columns: int = 8
+) -> Path:
     """Write the examples of a batch to `stem` + suffix, and return the path.
 
     space: that of the examples, which stand in `batch[space.field]`: images as a grid (.png), tokens as text (.txt),
     vectors as points of which the first two coordinates are seen (.png).
-    decode: tokens [L] -> text. Raises ValueError if it is missing for tokens.
+    decode: tokens [L] -> text. Raises ValueError if it is missing for tokens. columns: of the grid.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     examples = np.asarray(batch[space.field])
@@ -29,7 +31,7 @@ def save(batch: dict[str, np.ndarray], stem: Path, space: "Space", decode: Calla
         path.write_text("\n\n".join(printable(decode(row)) for row in examples) + "\n", encoding="utf-8")
         return path
     path = stem.with_suffix(".png")
-    (image_grid(examples, space.grey_levels) if space.image else points(examples)).save(path)
+    (image_grid(examples, space.grey_levels, columns) if space.image else points(examples)).save(path)
     return path
 
 
@@ -37,6 +39,11 @@ def zoomed(height: int, width: int) -> tuple[int, int]:
     """Height and width of a cell of `image_grid`, its gap with it: small images are enlarged by whole factors."""
     zoom = max(1, 48 // height)
     return height * zoom + GAP, width * zoom + GAP
+
+
+def beside(*sets: np.ndarray) -> np.ndarray:
+    """Sets [n, ...] of images as one [k n, ...]: the first of each, the second of each, and so on."""
+    return np.stack(sets, axis=1).reshape(-1, *sets[0].shape[1:])
 
 
 def image_grid(images: np.ndarray, levels: int, columns: int = 8):

@@ -35,8 +35,9 @@ class Experiment(Generic[M]):
     name: str
     """The name of the experiment, in files and on pages."""
     data: str
-    """The dataset: digits, glyphs, pydoc, toy/gaussians8, pair/SOURCE,TARGET, part/N,SET (every N-th training example),
-    a name given to `genmap prepare`, or a TFDS name such as cifar10."""
+    """The dataset: digits, glyphs, colours, pydoc, toy/gaussians8, a name given to `genmap prepare`, or a TFDS name
+    such as cifar10; part/N,SET, every N-th training example; a pair of domains: fonts, pair/SOURCE,TARGET,
+    rendered/RENDERING,NAME or aligned/PAIR."""
     model: M
     """The family's own configuration."""
     steps: Count

@@ -145,12 +145,20 @@ def check(cfg: Experiment, launch: Launch) -> None:
 
 
 def load(cfg: Experiment, algorithm: Algorithm, data_dir: Path | None) -> dict[str, data.Source]:
-    """The three splits, checked against what the algorithm reads. Raises ValueError if too few are held out."""
+    """The three splits, checked against what the algorithm reads.
+
+    Raises ValueError if too few are held out, or if examples come without the conditions that belong to them.
+    """
     text = dataclasses.asdict(cfg.text)
     sources = {
         split: data.load(cfg.data, split, reads=algorithm.reads, data_dir=data_dir, **text)
         for split in ("train", "validation", "test")
     }
+    if algorithm.paired and sources["train"].domains:
+        raise ValueError(
+            f"{cfg.data} draws its two domains on their own, but this model learns from pairs: give --data "
+            f"aligned/{cfg.data}"
+        )
     for split in ("validation", "test"):
         if sources[split].size < 2:
             fix = "give a smaller --model.length" if sources[split].space.text else "prepare more"

@@ -1,6 +1,7 @@
-"""A linear map from images of one domain to those of another: a family whose samples are translations."""
+"""A linear map from images of one domain to those of another, and back: a family whose samples are translations."""
 
 import dataclasses
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -16,6 +17,8 @@ class Config:
     target: Space = images(8, 8, 1, levels=17)
     strength: Share = 1.0
     """The share of the way from the source to its translation that a sample goes."""
+    direction: Literal["ab", "ba"] = "ab"
+    """Whether samples are targets of sources, or sources of targets."""
     optim: Optim = Optim()
 
 
@@ -24,12 +27,20 @@ def translate(cfg: Config, params, source):
     return cfg.source.to_grid(source) * params["gain"] + params["bias"][None]
 
 
+def untranslate(cfg: Config, params, target):
+    """The inverse of `translate`."""
+    return (cfg.target.to_grid(target) - params["bias"][None]) / params["gain"]
+
+
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     check_options(cfg)
     if cfg.source.shape != cfg.target.shape:
         raise ValueError(f"target.shape={cfg.target.shape} must be that of the source, {cfg.source.shape}")
     tx = optimizer(cfg.optim, batch_size)
-    reads = {"image": cfg.target, "source": cfg.source}
+    ways = {"source": (cfg.source, translate), "image": (cfg.target, untranslate)}
+    given, example = ("source", "image") if cfg.direction == "ab" else ("image", "source")
+    (here, there), (other, home) = ways[given], ways[example]
+    reads = {example: other, given: here}
 
     def init(key, batch):
         return init_state({"gain": jnp.ones(()), "bias": jnp.zeros(cfg.target.shape)}, tx)
@@ -40,12 +51,14 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def sample(state, key, n, cond=None):
         check_cond(reads, n, cond)
-        there = translate(cfg, averaged(state), cond["source"])
-        here = cfg.source.to_grid(cond["source"])
-        return cfg.target.from_grid(here + cfg.strength * (there - here))
+        start = here.to_grid(cond[given])
+        return other.from_grid(start + cfg.strength * (there(cfg, averaged(state), cond[given]) - start))
+
+    def back(state, key, examples):
+        return here.from_grid(home(cfg, averaged(state), examples))
 
     step = minimise(loss, tx, axis_name=axis_name)
-    return Algorithm(reads=reads, init=init, step=step, sample=sample, evaluations=1)
+    return Algorithm(reads=reads, init=init, step=step, sample=sample, back=back, evaluations=1)
 
 
 FAMILY = Family(
@@ -54,5 +67,5 @@ FAMILY = Family(
     objective="squared error",
     citation="Legendre 1805",
     algorithm=algorithm,
-    sampling=("strength",),
+    sampling=("strength", "direction"),
 )

@@ -20,6 +20,9 @@ of train is validation. So names and order of the files do not matter, and equal
 of one document is cut instead: the first eight tenths of its characters are train, the next tenth validation, the last
 tenth test (with a test split of its own: nine tenths and one).
 
+Images in two folders A and B are two domains, each dealt out on its own. Where both hold files of the same names, files
+of one name are pairs and stay together.
+
 What cannot be read is named in one error; nothing is skipped. TFDS's own folder builders do not serve here: they need
 TensorFlow, and read the files anew at every use.
 """
@@ -54,6 +57,7 @@ class Own(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self):
         metadata = {"content": self.content} | ({} if self.part.levels is None else {"levels": self.part.levels})
+        metadata |= {"aligned": True} if self.part.aligned else {}
         return tfds.core.DatasetInfo(
             builder=self,
             description="Own data, prepared from files.",

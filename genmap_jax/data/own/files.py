@@ -18,6 +18,7 @@ KINDS = {
 }
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 SPLITS |= {f"{word}{domain.lower()}": f"{split}{domain}" for word, split in SPLITS.items() for domain in "AB"}
+DOMAINS = ("A", "B")
 ALL = ""  # the group of what belongs to no split yet
 NAMED = 10  # files that an error names
 
@@ -45,22 +46,27 @@ class Files(NamedTuple):
     def groups(self) -> dict[str, list[Path]]:
         """The files of each split by the first word of their names; all in the group ALL where none names a split.
 
-        Raises ValueError where only some do.
+        Images in two folders A and B are two domains, in the groups "A" and "B". Raises ValueError where only some
+        files name a split.
         """
         groups: dict[str, list[Path]] = {}
+        folders = {path.relative_to(self.base).parts[0] for path in self.paths}
+        named = {domain: domain for domain in DOMAINS} if self.kind == "images" and folders == set(DOMAINS) else SPLITS
         for path in self.paths:
             first = path.relative_to(self.base).parts[0]
             word = first if self.kind == "images" or first != path.name else path.stem
-            groups.setdefault(SPLITS.get(word.lower(), ALL), []).append(path)
+            groups.setdefault(named.get(word, named.get(word.lower(), ALL)), []).append(path)
         return checked_groups(groups, lambda path: self.name(path), self.base)
 
 
 class Part(NamedTuple):
-    """What a reader makes of files. splits: name -> what iterates over its examples."""
+    """What a reader makes of files. splits: name -> what iterates over its examples. aligned: whether the images of two
+    domains are pairs."""
 
     features: dict[str, Any]
     splits: Mapping[str, Callable[[], Iterator[dict[str, Any]]]]
     levels: int | None = None
+    aligned: bool = False
 
 
 def find_files(path: Path, size: tuple[int, int] | None = None, crop: bool = False) -> Files:
@@ -125,6 +131,10 @@ def deal(digests: dict[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
     Raises ValueError for too few examples and for splits that are not enough.
     """
     names = set(digests)
+    if names == set(DOMAINS):
+        parts = {domain: _tenths(domain, digests[domain], 2) for domain in DOMAINS}
+        order = ("test", "validation", "train")
+        return {f"{split}{d}": part for d in DOMAINS for split, part in zip(order, parts[d], strict=True)}
     if names in ({ALL}, {"train"}):
         (group,) = names
         return dict(zip(("test", "validation", "train"), _tenths(group, digests[group], 2), strict=True))

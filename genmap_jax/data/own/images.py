@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from genmap_jax.data import image_files
-from genmap_jax.data.own.files import ALL, Files, Part, deal, digest, listed, refuse
+from genmap_jax.data.own.files import ALL, DOMAINS, Files, Part, deal, digest, listed, refuse
 
 
 def read(files: Files, temporary: Path) -> Part:
@@ -35,7 +35,21 @@ def read(files: Files, temporary: Path) -> Part:
             yield {"image": arrays[group][row]} | ({"label": classes.index(labels[group][row])} if classes else {})
 
     digests = {group: np.array([digest(x.tobytes()) for x in array], np.uint64) for group, array in arrays.items()}
-    return Part(features, {split: partial(examples, *part) for split, part in deal(digests).items()}, levels=256)
+    aligned = _aligned(files, groups)
+    for group in aligned:  # images of one name are dealt out together, by what that of A holds
+        digests[f"{group}B"] = digests[f"{group}A"]
+    domains = sum(group.endswith(DOMAINS) for group in groups)
+    splits = {split: partial(examples, *part) for split, part in deal(digests).items()}
+    return Part(features, splits, levels=256, aligned=0 < domains == 2 * len(aligned))
+
+
+def _aligned(files: Files, groups: dict[str, list[Path]]) -> list[str]:
+    """What A and B follow in the names of groups whose two folders hold images of the same names: they are pairs."""
+    both = [group[:-1] for group in groups if group.endswith("A") and f"{group[:-1]}B" in groups]
+    stems = {
+        group: [path.relative_to(files.base).with_suffix("").parts[1:] for path in groups[group]] for group in groups
+    }
+    return [group for group in both if stems[f"{group}A"] == stems[f"{group}B"]]
 
 
 def _shape(files: Files) -> tuple[int, int, int]:

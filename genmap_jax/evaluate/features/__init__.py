@@ -57,6 +57,7 @@ def extractor(
     data_dir: str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
     seed: int = 0,
+    field: str = "image",
 ) -> Extractor:
     """Make an extractor for images with values 0..levels-1.
 
@@ -64,16 +65,17 @@ def extractor(
     data: dataset on whose `train` split the classifier of "own" or the PCA of "efficientnet" is fitted.
     weights: the file of "inception", "dinov2" or "clip"; "efficientnet" finds that of its package without.
     seed: of the training of "own".
+    field: what of the dataset, of a pair of domains also "source".
     Raises ValueError that names the argument and the fix; ImportError for a missing optional package.
     """
     if kind == "own":
         from genmap_jax.evaluate.features.own import own
 
-        return own(data, levels, data_dir, seed)
+        return own(data, levels, data_dir, seed, field)
     if kind == "efficientnet":
         from genmap_jax.evaluate.features.efficientnet import efficientnet
 
-        return efficientnet(data, levels, data_dir, weights)
+        return efficientnet(data, levels, data_dir, weights, field)
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: choose one of {', '.join(get_args(Kind))}, or coordinates() for vectors")
     if weights is None:

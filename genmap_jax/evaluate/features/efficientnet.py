@@ -86,6 +86,7 @@ def efficientnet(
     levels: int,
     data_dir: str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
+    field: str = "image",
 ) -> Extractor:
     """Principal components of EfficientNet-Lite0's features, fitted on `train` at first use (about a minute on a CPU).
 
@@ -99,7 +100,7 @@ def efficientnet(
     everything = batched(lambda x: apply(params, see(x))[0], 64)
     probabilities = batched(lambda x: jax.nn.softmax(apply(params, see(x))[1]), 64)
 
-    images, _, _ = labelled_images(data, levels, data_dir, "train", PCA_IMAGES)
+    images, _, _ = labelled_images(data, levels, data_dir, "train", PCA_IMAGES, field)
     held_out = sum(datasets.load(data, split, data_dir=data_dir).size for split in ("validation", "test"))
     dims = max(1, min(64, held_out // 30, len(images) - 1))
     inputs = files.flat(layers) | {"images": images, "settings": np.array([levels, SIZE, dims])}

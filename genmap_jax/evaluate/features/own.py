@@ -127,7 +127,9 @@ def _shifted(images: np.ndarray, reach: int, rng: np.random.Generator) -> np.nda
 # ---- the extractor ---------------------------------------------------------------------------------------------------
 
 
-def own(data: str, levels: int, data_dir: str | os.PathLike | None = None, seed: int = 0) -> Extractor:
+def own(
+    data: str, levels: int, data_dir: str | os.PathLike | None = None, seed: int = 0, field: str = "image"
+) -> Extractor:
     """The classifier of a dataset as an extractor, trained at first use (10-30 s on a CPU) and kept below `data_dir`.
 
     That of a part of a set ("part/10,glyphs") is the one of the whole set, so that both are measured alike.
@@ -135,13 +137,13 @@ def own(data: str, levels: int, data_dir: str | os.PathLike | None = None, seed:
     Raises ValueError for data that are not images.
     """
     data = whole(data)
-    images, labels, source = labelled_images(data, levels, data_dir, "train")
+    images, labels, source = labelled_images(data, levels, data_dir, "train", field=field)
     classes = source.classes if labels is not None else 4
     inputs = {"images": images, "settings": np.array([RECIPE, levels, seed, STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY])}
 
     def fit():
         params, apply = train_classifier(images, labels, classes, levels, seed, STEPS)
-        right = accuracy(params, apply, *labelled_images(data, levels, data_dir, "validation")[:2])
+        right = accuracy(params, apply, *labelled_images(data, levels, data_dir, "validation", field=field)[:2])
         return {name: np.asarray(value) for name, value in flatten_dict(params, sep="/").items()}, repr(right)
 
     flat, note = kept("own64", data, data_dir, inputs | ({} if labels is None else {"labels": labels}), fit)
@@ -161,7 +163,12 @@ def own(data: str, levels: int, data_dir: str | os.PathLike | None = None, seed:
 
 
 def labelled_images(
-    data: str, levels: int, data_dir: str | os.PathLike | None, split: str, limit: int = FIT_EXAMPLES
+    data: str,
+    levels: int,
+    data_dir: str | os.PathLike | None,
+    split: str,
+    limit: int = FIT_EXAMPLES,
+    field: str = "image",
 ) -> tuple[np.ndarray, np.ndarray | None, Any]:
     """Images uint8 [N,H,W,C] of a split, at most `limit` and evenly spaced, their labels [N] or None, the Source."""
     source = datasets.load(data, split, data_dir=data_dir)
@@ -170,4 +177,4 @@ def labelled_images(
             f"data={data} is not images but of shape {source.shape}: use features.coordinates() for vectors"
         )
     batch = source.take(source.spaced(limit))
-    return batch["image"], batch.get("label"), source
+    return batch[field], batch.get("label"), source

@@ -1,4 +1,4 @@
-"""Digits translated into other digits."""
+"""Bold digits translated into digits, without pairs."""
 
 from dry import translator
 
@@ -6,7 +6,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 
 CONFIG = Experiment(
-    name="dry_translator", data="pair/digits,digits", steps=12, batch_size=16, save_every=4, log_every=4, samples=8,
+    name="dry_translator", data="rendered/bold,digits", steps=12, batch_size=16, save_every=4, log_every=4, samples=8,
     model=translator.Config(optim=Optim(lr=1e-1)),
 )  # fmt: skip
 FAMILY = translator.FAMILY

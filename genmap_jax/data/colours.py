@@ -1,0 +1,68 @@
+"""`colours`: 3,968 letters and digits in colour, 16 x 16, of a law of colours that no exchange of colours leaves alone.
+
+Needs no network. Letters are bright on dark paper. In ink red outshines green and green outshines blue, in paper it is
+the other way around, and all are skewed, so that a map of the colours can be told from any other by what it makes of
+the whole set; `rendered/rotated,colours` is such a map. See `glyphs`, whose drawing this is.
+
+Splits hold out combinations of style s and character c: test where (s + c) % 7 is 0, validation where it is 1.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from genmap_jax.data.glyphs import CHARACTERS, distort, draw, open_font, split_of
+
+SIDE = 16
+STYLES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold")
+VARIANTS = 16
+INK, PAPER = np.array([[160, 255], [90, 190], [40, 130]]), np.array([[0, 30], [10, 60], [20, 90]])
+"""Darkest and brightest red, green and blue."""
+
+
+class Colours(tfds.core.GeneratorBasedBuilder):
+    """{"image": uint8 [16, 16, 3], "label": one of 62 characters}."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=__doc__,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Tensor(shape=(SIDE, SIDE, 3), dtype=np.uint8),
+                    "label": tfds.features.ClassLabel(names=list(CHARACTERS)),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(levels=256),
+            disable_shuffling=True,  # the order below is the order on disk, whatever TFDS's shuffling does
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
+
+    def _generate_examples(self, split):
+        yield from enumerate(examples(split))
+
+
+def examples(split: str) -> Iterator[dict]:
+    """The images of a split, in their order."""
+    for s, name in enumerate(STYLES):
+        font = open_font(name)
+        for c, character in enumerate(CHARACTERS):
+            if split_of(s, c) != split:
+                continue
+            glyph = draw(font, character)
+            for variant in range(VARIANTS):
+                rng = np.random.default_rng([s, c, variant])
+                mask = distort(glyph, rng).reshape(SIDE, 2, SIDE, 2).mean((1, 3))[..., None] / 255.0
+                ink, paper = (colour(limits, rng) for limits in (INK, PAPER))
+                yield {"image": np.rint(paper + mask * (ink - paper)).astype(np.uint8), "label": c}
+
+
+def colour(limits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A colour [3] between limits [3, 2], near the brighter end more often than near the darker one."""
+    low, high = limits.T
+    return low + (high - low) * rng.beta(4.0, 1.5, 3)

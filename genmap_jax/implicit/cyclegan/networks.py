@@ -1,0 +1,140 @@
+"""Generators and discriminators of image translation: ResNet, U-Net, PatchGAN, and CUT's heads.
+
+All take and give images [B, H, W, C] with values in [-1, 1], and normalise each channel of each image by its own mean
+and variance (Ulyanov et al. 2016, arXiv:1607.08022), so that no example depends on the batch around it.
+
+Differs from the papers: pix2pix normalises by the batch, which with its batch size of 1 is the same but for a gain and
+a bias; CUT resamples with antialiasing filters, and its initial weights have a variance by layer.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from genmap_jax import keys as per_example
+from genmap_jax.implicit.cyclegan.config import Config
+
+Array = jax.Array
+
+SLOPE = 0.2  # of leaky ReLUs below zero
+WIDEST = 8  # networks have at most so many times as many channels as at the full resolution
+EPSILON = 1e-5  # of the instance norm
+
+
+def instance_norm(x: Array) -> Array:
+    """Zero mean and unit variance of every channel of every image. [B, H, W, C] -> the same
+
+    In two passes, so that a large mean costs the variance no digits.
+    """
+    x = x - x.mean((1, 2), keepdims=True)
+    return x * jax.lax.rsqrt(jnp.square(x).mean((1, 2), keepdims=True) + EPSILON)
+
+
+def reflect(x: Array, margin: int) -> Array:
+    """Images continued by their mirror image, which shows no border."""
+    return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
+
+
+def generator(cfg: Config) -> nn.Module:
+    """The network of a generator, (x [B, H, W, C], keys [B]) -> the same and a list of features [B, h, w, c].
+
+    keys: one per example, of dropout, which a resnet has not. features: of the layers that CUT compares; a unet has
+    none.
+    """
+    return Resnet(cfg) if cfg.generator == "resnet" else UNet(cfg)
+
+
+class Resnet(nn.Module):
+    """CycleGAN's generator (Zhu et al. 2017, appendix 7.2, after Johnson et al. 2016, arXiv:1603.08155).
+
+    Features: the input, what both strided convolutions and the first and the middle block give (Park et al. 2020,
+    section 4).
+    """
+
+    cfg: Config
+
+    @nn.compact
+    def __call__(self, x: Array, keys: Array) -> tuple[Array, list[Array]]:
+        cfg, features, init = self.cfg, [x], nn.initializers.normal(self.cfg.init_std)
+        normal = lambda x: nn.relu(instance_norm(x))  # noqa: E731
+        outermost = lambda width, x: nn.Conv(width, (7, 7), padding="VALID", kernel_init=init)(reflect(x, 3))  # noqa: E731
+        x = normal(outermost(cfg.width, x))
+        for widening in (2, 4):
+            x = nn.Conv(widening * cfg.width, (3, 3), strides=2, padding=1, kernel_init=init)(x)
+            features.append(x)
+            x = normal(x)
+        for i in range(cfg.blocks):
+            h = nn.Conv(4 * cfg.width, (3, 3), padding="VALID", kernel_init=init)(reflect(x, 1))
+            h = nn.Conv(4 * cfg.width, (3, 3), padding="VALID", kernel_init=init)(reflect(normal(h), 1))
+            x = x + instance_norm(h)
+            if i in (0, (cfg.blocks - 1) // 2):
+                features.append(x)
+        for widening in (2, 1):
+            up = nn.ConvTranspose(widening * cfg.width, (3, 3), (2, 2), padding=((1, 2), (1, 2)), kernel_init=init)
+            x = normal(up(x))
+        return jnp.tanh(outermost(cfg.space.shape[-1], x)), features
+
+
+class UNet(nn.Module):
+    """The generator of pix2pix (Isola et al. 2017, appendix 6.1.1): an encoder, and a decoder that is given every
+    layer of it again. Dropout in its coarse layers is the noise; `keys` [B] are one per example."""
+
+    cfg: Config
+
+    @nn.compact
+    def __call__(self, x: Array, keys: Array) -> tuple[Array, list[Array]]:
+        cfg, init = self.cfg, nn.initializers.normal(self.cfg.init_std)
+        widths = [cfg.width * min(2**i, WIDEST) for i in range(cfg.depth)]
+        skips: list[Array] = []
+        for i, width in enumerate(widths):
+            x = nn.leaky_relu(x, SLOPE) if i else x
+            x = nn.Conv(width, (4, 4), strides=2, padding=1, kernel_init=init)(x)
+            if 0 < i < cfg.depth - 1:  # neither the pixels nor the innermost layer, where one pixel may be all there is
+                x = instance_norm(x)
+            skips.append(x)
+        skips.pop()
+        for i, width in enumerate(widths[-2::-1]):
+            x = nn.ConvTranspose(width, (4, 4), (2, 2), padding=((2, 2), (2, 2)), kernel_init=init)(nn.relu(x))
+            x = instance_norm(x)
+            if cfg.dropout and 1 <= i <= 3:
+                kept = per_example.uniform(per_example.fold(keys, i), x.shape[1:]) >= cfg.dropout
+                x = jnp.where(kept, x / (1.0 - cfg.dropout), 0.0)
+            x = jnp.concatenate([x, skips.pop()], axis=-1)
+        channels = cfg.space.shape[-1]
+        x = nn.ConvTranspose(channels, (4, 4), (2, 2), padding=((2, 2), (2, 2)), kernel_init=init)(nn.relu(x))
+        return jnp.tanh(x), []
+
+
+class PatchGAN(nn.Module):
+    """A discriminator of patches: a logit for each (Isola et al. 2017, appendix 6.1.2). [B, H, W, C'] -> [B, h, w]
+
+    C' is C, or 2 C where it is shown the source beside the translation.
+    """
+
+    cfg: Config
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        cfg, init = self.cfg, nn.initializers.normal(self.cfg.init_std)
+        for i in range(cfg.patch_layers + 1):
+            strides = 2 if i < cfg.patch_layers else 1
+            width = cfg.width * min(2**i, WIDEST)
+            x = nn.Conv(width, (4, 4), strides=strides, padding=1, kernel_init=init)(x)
+            x = nn.leaky_relu(instance_norm(x) if i else x, SLOPE)
+        return nn.Conv(1, (4, 4), padding=1, kernel_init=init)(x)[..., 0]
+
+
+class Heads(nn.Module):
+    """CUT's heads: a patch of every layer as a unit vector. Features [B, P, C] of each layer -> [B, P, embedding]."""
+
+    cfg: Config
+
+    @nn.compact
+    def __call__(self, features: list[Array]) -> list[Array]:
+        width, init = self.cfg.embedding, nn.initializers.normal(self.cfg.init_std)
+        out = []
+        for x in features:
+            h = nn.relu(nn.Dense(width, kernel_init=init)(x))
+            h = nn.Dense(width, kernel_init=init)(h)
+            out.append(h * jax.lax.rsqrt(jnp.square(h).sum(-1, keepdims=True) + 1e-12))
+        return out
