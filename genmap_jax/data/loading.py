@@ -206,7 +206,8 @@ def _pair(name: str, split: str, source: tuple[str, str], target: tuple[str, str
     for field, (one, part) in (("source", source), ("image", target)):
         alone = {"image": how.reads[field]} if field in how.reads else {}  # what the model expects of this set
         opened.append(_open(one, part, dataclasses.replace(how, reads=alone, length=1)))
-    return pair(name, split, *opened, aligned=all(each.aligned for each in opened))
+    first, second = opened
+    return pair(name, split, first, second, aligned=first.aligned and second.aligned)
 
 
 def _rendered(name: str, split: str, how: Opening) -> Source:
