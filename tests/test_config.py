@@ -31,6 +31,17 @@ def test_unknown_fields_are_errors_that_name_the_nearest():
         configs.from_json(CONFIG, configs.to_json(CONFIG) | {"more": 1})
 
 
+def test_a_file_from_before_a_field_has_its_default():
+    """That of the class, whatever the experiment sets now; what has no default must be there."""
+    written = configs.to_json(CONFIG)
+    del written["seed"], written["model"]["width"]
+    like = configs.replace(CONFIG, {"model.width": 64, "seed": 7})
+    assert configs.from_json(like, written) == CONFIG
+    del written["steps"]
+    with pytest.raises(ValueError, match="'steps'"):
+        configs.from_json(like, written)
+
+
 def test_differences_are_dotted_paths():
     assert configs.differences(CONFIG, CONFIG) == {}
     changed = configs.replace(CONFIG, {"model.width": 9, "steps": 4})

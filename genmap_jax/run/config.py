@@ -102,16 +102,18 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(like: Any, data: dict[str, Any]) -> Any:
     """JSON values -> a config of the same types as `like` (types come from code, never from the file).
 
-    Raises ValueError for unknown or missing fields.
+    A field that an older file does not have yet takes the default of its class, which stands for what was done before
+    there was the field. Raises ValueError for unknown fields, and for missing ones without a default.
     """
     if not isinstance(data, dict):
         raise ValueError(f"{type(like).__name__}: {data!r} is not an object of its fields")
-    wrong = sorted(set(data) ^ {f.name for f in dataclasses.fields(like)})
+    defaults = {f.name: f.default for f in dataclasses.fields(like)}
+    values = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING and name not in data}
+    wrong = sorted(set(data) ^ (set(defaults) - set(values)))
     if wrong:
         raise ValueError(
             f"{type(like).__name__}: these fields are in the file or in the code, but not in both: {wrong}"
         )
-    values = {}
     for name, value in data.items():
         current = getattr(like, name)
         if dataclasses.is_dataclass(current):
