@@ -75,13 +75,20 @@ def test_convolutions_that_resample_are_their_parts():
 
 
 def test_products_with_windows_are_xlas_convolutions():
-    """Values and gradients of both forms, of any stride, and of transposed ones: 1e-4."""
+    """Values and gradients of both forms, of any stride, of transposed ones and of large kernels: 1e-4."""
     x = jnp.asarray(RNG.normal(size=(2, 7, 9, 3)), jnp.float32)
-    kernel = jnp.asarray(RNG.normal(size=(3, 3, 3, 4)), jnp.float32)
-    forms = [[partial(f, stride=s, pad=p) for f in (fir._by_xla, fir._by_products)] for s, p in ((1, 1), (2, 0))]
-    for xla, products in (*forms, (fir._transposed_by_xla, fir._transposed_by_products)):
-        run = lambda f: jax.jit(jax.value_and_grad(lambda x, k: (f(x, k) ** 2).sum(), (0, 1)))(x, kernel)  # noqa: E731
-        chex.assert_trees_all_close(run(products), run(xla), rtol=1e-4, atol=1e-3)
+    by = lambda f, stride, pad: partial(f, stride=stride, pad=pad)  # noqa: E731
+    transposed = fir._transposed_by_xla, fir._transposed_by_products
+    wide = by(fir._by_xla, 1, 0), fir._wide_by_products
+    cases = [(3, 4, [by(f, s, p) for f in (fir._by_xla, fir._by_products)]) for s, p in ((1, 1), (2, 0))]
+    cases += [(3, 4, transposed), (4, 4, transposed), (5, 4, wide), (5, 2, wide)]
+    for size, outputs, (xla, products) in cases:
+        kernel = jnp.asarray(RNG.normal(size=(size, size, 3, outputs)), jnp.float32)
+        values = [
+            jax.jit(jax.value_and_grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), (0, 1)))(x, kernel)
+            for f in (products, xla)
+        ]
+        chex.assert_trees_all_close(*values, rtol=1e-4, atol=1e-3)
 
 
 def test_a_filter_that_leaves_nothing_is_refused():

@@ -81,9 +81,9 @@ def patchgan(cfg: cyclegan.Config, channels: int) -> nn.Module:
 
 def load(network: nn.Module, params) -> nn.Module:
     """The network with our parameters: convolutions are numbered in their order, of each kind by itself."""
-    counts = {"Conv": 0, "ConvTranspose": 0}
+    counts = {"Conv": 0, "Up": 0}
     for layer in network.modules():
-        kind = {nn.Conv2d: "Conv", nn.ConvTranspose2d: "ConvTranspose"}.get(type(layer))
+        kind = {nn.Conv2d: "Conv", nn.ConvTranspose2d: "Up"}.get(type(layer))
         if kind is None:
             continue
         ours = params[f"{kind}_{counts[kind]}"]

@@ -100,8 +100,15 @@ def conv_halve(x: Array, kernel: Array) -> Array:
 
 def conv_double(x: Array, kernel: Array) -> Array:
     """Zeros between the pixels, a 3x3 convolution, and the binomial filter. [B, H, W, C] -> [B, 2 H, 2 W, D]"""
-    fine = (_transposed_by_products if jax.default_backend() == "cpu" else _transposed_by_xla)(x, kernel)
-    return both(fine, 2.0 * np.array(BINOMIAL), pad=(1, 1))
+    return both(transposed(x, kernel), 2.0 * np.array(BINOMIAL), pad=(1, 1))
+
+
+def transposed(x: Array, kernel: Array) -> Array:
+    """Zeros between the pixels, and a convolution with zeros around.
+
+    x [B, H, W, C], kernel [k, k, C, D], k 3 or 4 -> [B, 2 H + k - 2, 2 W + k - 2, D]
+    """
+    return (_transposed_by_products if jax.default_backend() == "cpu" else _transposed_by_xla)(x, kernel)
 
 
 def correlate(x: Array, kernel: Array, stride: int = 1, pad: int = 0) -> Array:
@@ -123,20 +130,41 @@ def _by_products(x: Array, kernel: Array, stride: int, pad: int) -> Array:
     return windows @ kernel.reshape(-1, kernel.shape[-1])
 
 
+def correlate_wide(x: Array, kernel: Array) -> Array:
+    """`correlate` with a large kernel. x [B, H, W, C], kernel [k, k, C, D] -> [B, H - k + 1, W - k + 1, D]"""
+    return _wide_by_products(x, kernel) if jax.default_backend() == "cpu" else _by_xla(x, kernel, 1, 0)
+
+
+def _wide_by_products(x: Array, kernel: Array) -> Array:
+    """With windows along columns, then along rows; if outputs are fewer than inputs, their products are added along the
+    rows instead."""
+    k, _, C, D = kernel.shape
+    rows, columns = (side - k + 1 for side in x.shape[1:3])
+    x = jnp.concatenate([x[:, :, b : b + columns] for b in range(k)], axis=-1)
+    if D < C:
+        y = jnp.einsum("bhwc,acd->bhwad", x, kernel.reshape(k, k * C, D))
+        return jnp.asarray(sum(y[:, a : a + rows, :, a] for a in range(k)))
+    return jnp.concatenate([x[:, a : a + rows] for a in range(k)], axis=-1) @ kernel.reshape(-1, D)
+
+
 def _transposed_by_xla(x: Array, kernel: Array) -> Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=DIMS)
+    pad = [(side - 1, side - 1) for side in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pad, lhs_dilation=(2, 2), dimension_numbers=DIMS)
 
 
 def _transposed_by_products(x: Array, kernel: Array) -> Array:
-    """A pixel becomes 3x3 of them, which overlap those of its neighbours. [B, H, W, C] -> [B, 2 H + 1, 2 W + 1, D]"""
+    """A pixel becomes k x k of them, which overlap those of its neighbours."""
+    k = kernel.shape[0]
     y = jnp.einsum("bhwc,ijcd->bhwijd", x, kernel[::-1, ::-1])
-    y = _overlap(y[:, :, :, 0], y[:, :, :, 1], y[:, :, :, 2], 1)
-    return _overlap(y[:, :, :, 0], y[:, :, :, 1], y[:, :, :, 2], 2)
+    y = _overlap([y[:, :, :, i] for i in range(k)], 1)
+    return _overlap([y[:, :, :, j] for j in range(k)], 2)
 
 
-def _overlap(first: Array, middle: Array, last: Array, axis: int) -> Array:
-    """Entry i of n adds to the entries 2 i, 2 i + 1, 2 i + 2 of 2 n + 1."""
-    pad = lambda x, widths: jnp.pad(x, [widths if i == axis else (0, 0) for i in range(x.ndim)])  # noqa: E731
-    even, odd = pad(first, (0, 1)) + pad(last, (1, 0)), pad(middle, (0, 1))
-    shape = (*first.shape[:axis], 2 * first.shape[axis] + 2, *first.shape[axis + 1 :])
-    return jax.lax.slice_in_dim(jnp.stack([even, odd], axis + 1).reshape(shape), 0, shape[axis] - 1, axis=axis)
+def _overlap(parts: list[Array], axis: int) -> Array:
+    """Entry i of n of part j adds to entry 2 i + j, of 2 n + k - 2. Of k = 3 or 4 parts."""
+    first, n = parts[0], parts[0].shape[axis]
+    moved = lambda x, by: jnp.pad(x, [(by, 1 - by) if i == axis else (0, 0) for i in range(x.ndim)])  # noqa: E731
+    even, odd = (sum(moved(part, j) for j, part in enumerate(parts[side::2])) for side in (0, 1))
+    shape = (*first.shape[:axis], 2 * n + 2, *first.shape[axis + 1 :])
+    both = jnp.stack([even, odd], axis + 1).reshape(shape)
+    return jax.lax.slice_in_dim(both, 0, 2 * n + len(parts) - 2, axis=axis)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from genmap_jax import keys as per_example
 from genmap_jax.implicit.cyclegan.config import Config
+from genmap_jax.nn.fir import correlate, correlate_wide, transposed
 
 Array = jax.Array
 
@@ -30,11 +31,6 @@ def instance_norm(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.square(x).mean((1, 2), keepdims=True) + EPSILON)
 
 
-def reflect(x: Array, margin: int) -> Array:
-    """Images continued by their mirror image, which shows no border."""
-    return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
-
-
 def generator(cfg: Config) -> nn.Module:
     """The network of a generator, (x [B, H, W, C], keys [B]) -> the same and a list of features [B, h, w, c].
 
@@ -42,6 +38,40 @@ def generator(cfg: Config) -> nn.Module:
     none.
     """
     return Resnet(cfg) if cfg.generator == "resnet" else UNet(cfg)
+
+
+class Conv(nn.Module):
+    """Convolution of images that are continued by their mirror image, so that no border shows.
+
+    [B, H, W, C] -> [B, H, W, features]
+    """
+
+    features: int
+    size: int
+    init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        margin = self.size // 2
+        kernel = self.param("kernel", self.init, (self.size, self.size, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
+        x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
+        return (correlate if self.size == 3 else correlate_wide)(x, kernel) + bias
+
+
+class Up(nn.Module):
+    """Transposed convolution of stride 2, 3x3 or 4x4. [B, H, W, C] -> [B, 2 H, 2 W, features]"""
+
+    features: int
+    size: int
+    init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        H, W, C = x.shape[1:]
+        kernel = self.param("kernel", self.init, (self.size, self.size, C, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
+        return transposed(x, kernel)[:, 1 : 2 * H + 1, 1 : 2 * W + 1] + bias
 
 
 class Resnet(nn.Module):
@@ -57,22 +87,19 @@ class Resnet(nn.Module):
     def __call__(self, x: Array, keys: Array) -> tuple[Array, list[Array]]:
         cfg, features, init = self.cfg, [x], nn.initializers.normal(self.cfg.init_std)
         normal = lambda x: nn.relu(instance_norm(x))  # noqa: E731
-        outermost = lambda width, x: nn.Conv(width, (7, 7), padding="VALID", kernel_init=init)(reflect(x, 3))  # noqa: E731
-        x = normal(outermost(cfg.width, x))
+        x = normal(Conv(cfg.width, 7, init)(x))
         for widening in (2, 4):
             x = nn.Conv(widening * cfg.width, (3, 3), strides=2, padding=1, kernel_init=init)(x)
             features.append(x)
             x = normal(x)
         for i in range(cfg.blocks):
-            h = nn.Conv(4 * cfg.width, (3, 3), padding="VALID", kernel_init=init)(reflect(x, 1))
-            h = nn.Conv(4 * cfg.width, (3, 3), padding="VALID", kernel_init=init)(reflect(normal(h), 1))
-            x = x + instance_norm(h)
+            h = normal(Conv(4 * cfg.width, 3, init)(x))
+            x = x + instance_norm(Conv(4 * cfg.width, 3, init)(h))
             if i in (0, (cfg.blocks - 1) // 2):
                 features.append(x)
         for widening in (2, 1):
-            up = nn.ConvTranspose(widening * cfg.width, (3, 3), (2, 2), padding=((1, 2), (1, 2)), kernel_init=init)
-            x = normal(up(x))
-        return jnp.tanh(outermost(cfg.space.shape[-1], x)), features
+            x = normal(Up(widening * cfg.width, 3, init)(x))
+        return jnp.tanh(Conv(cfg.space.shape[-1], 7, init)(x)), features
 
 
 class UNet(nn.Module):
@@ -94,15 +121,12 @@ class UNet(nn.Module):
             skips.append(x)
         skips.pop()
         for i, width in enumerate(widths[-2::-1]):
-            x = nn.ConvTranspose(width, (4, 4), (2, 2), padding=((2, 2), (2, 2)), kernel_init=init)(nn.relu(x))
-            x = instance_norm(x)
+            x = instance_norm(Up(width, 4, init)(nn.relu(x)))
             if cfg.dropout and 1 <= i <= 3:
                 kept = per_example.uniform(per_example.fold(keys, i), x.shape[1:]) >= cfg.dropout
                 x = jnp.where(kept, x / (1.0 - cfg.dropout), 0.0)
             x = jnp.concatenate([x, skips.pop()], axis=-1)
-        channels = cfg.space.shape[-1]
-        x = nn.ConvTranspose(channels, (4, 4), (2, 2), padding=((2, 2), (2, 2)), kernel_init=init)(nn.relu(x))
-        return jnp.tanh(x), []
+        return jnp.tanh(Up(cfg.space.shape[-1], 4, init)(nn.relu(x))), []
 
 
 class PatchGAN(nn.Module):
