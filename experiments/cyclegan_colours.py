@@ -15,7 +15,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 3000, 16
+STEPS, BATCH = 2000, 16
 CONFIG = Experiment(
     name="cyclegan_colours",
     data="rendered/rotated,colours",

@@ -96,7 +96,6 @@ DIFFUSION = {"width": 16, "blocks": 1, "sample_steps": 4, "bound_draws": 4}
 SCORE = {"width": 16, "blocks": 1, "sample_steps": 4, "tol": 1e-2}
 GAN = {"latent": 4, "width": 16, "depth": 1}
 STYLEGAN = {"latent": 8, "mapping_depth": 2, "channels": 8, "capacity": 64, "label_depth": 2, "r1": 1.0}
-TRANSLATOR = {"width": 4, "blocks": 1, "patch_layers": 1}
 
 FAMILIES = {
     "gpt": Case(
@@ -226,17 +225,7 @@ FAMILIES = {
     ),
     "cyclegan": Case(  # in five steps the pools are half full
         cyclegan.FAMILY,
-        cyclegan.Config(space=DIGITS, **TRANSLATOR, pool=8, dither=True, ema_halflife=50.0),
-        None,
-    ),
-    "cut": Case(
-        cyclegan.CUT_FAMILY,
-        cyclegan.Config(space=DIGITS, **TRANSLATOR, **cyclegan.CUT, patches=8, embedding=8),
-        None,
-    ),
-    "pix2pix": Case(
-        cyclegan.PIX2PIX_FAMILY,
-        cyclegan.Config(space=DIGITS, **TRANSLATOR, **cyclegan.PIX2PIX | {"pool": 2}, depth=3),
+        cyclegan.Config(space=DIGITS, width=4, blocks=1, patch_layers=1, pool=8, dither=True, ema_halflife=50.0),
         None,
     ),
 }

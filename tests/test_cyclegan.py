@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from variants import chosen
 
-from genmap_jax.algorithm import like_batch
+from genmap_jax.algorithm import like_batch, mean_terms
 from genmap_jax.implicit import cyclegan
 from genmap_jax.implicit.cyclegan import networks, players
-from genmap_jax.keys import example_keys
+from genmap_jax.keys import example_keys, split
 from genmap_jax.objectives import patch_contrast
 from genmap_jax.optim import Optim, schedule
 from genmap_jax.spaces import images, vectors
@@ -255,6 +255,27 @@ def test_pools_are_state_and_hold_each_directions_translations(started):
     for way, name in (("ab", "source"), ("ba", "image")):
         made = players.translate(TINY, first.params_g[way], TINY.space.to_grid(batch(0)[name]), KEYS)
         np.testing.assert_allclose(state.pools[way].images[:, 0], made, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cfg", [CUT, PIX2PIX], ids=["cut", "pix2pix"])
+def test_one_sided_games_let_the_discriminator_go_first(cfg):
+    """All that generates moves against the discriminator that the step ends with, to 1e-4 of the largest move."""
+    cfg, key = dataclasses.replace(cfg, optim=Optim(name="sgd", lr=1.0, clip=0.0)), jax.random.key(3)
+    algorithm = cyclegan.algorithm(cfg, batch_size=4)
+    state = jax.jit(algorithm.init)(jax.random.key(0), like_zeros(cfg))
+    after, _ = jax.jit(algorithm.step)(state, batch(0), key)
+    real = {name: cfg.space.to_grid(x) for name, x in batch(0).items()}
+    noise, keys_g, _, _ = split(example_keys(key, 4), 4)
+    loss = lambda p, d: mean_terms(players.generator_terms(cfg, p, d, real, noise, keys_g))[0]  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))
+    moves = jax.tree.leaves(jax.tree.map(lambda new, old: old - new, after.params_g, state.params_g))
+    largest = max(float(jnp.abs(move).max()) for move in moves)
+    errors = {}
+    for name, judge in (("after", after.params_d), ("before", state.params_d)):
+        expected = jax.tree.leaves(gradient(state.params_g, judge))
+        errors[name] = max(float(jnp.abs(a - b).max()) for a, b in zip(moves, expected, strict=True)) / largest
+    assert errors["after"] < 1e-4 < 1e-3 < errors["before"]
 
 
 def test_samples_are_translations_in_the_direction_asked_for(started):

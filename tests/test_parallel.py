@@ -54,8 +54,6 @@ FAMILIES = [
     "stylegan",
     "biggan",
     "cyclegan",
-    "cut",
-    "pix2pix",
 ]
 
 

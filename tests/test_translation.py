@@ -53,7 +53,7 @@ def test_renderings_are_what_they_say():
     image = np.zeros((1, 5, 5, 3), np.uint8)
     image[0, 1, 2] = (9, 7, 5)
     assert {tuple(at) for at in np.argwhere(bold(image, 17)[0, ..., 0] == 9)} == {
-        (i, j) for i in (0, 1, 2) for j in (1, 2, 3)
+        (i, j) for i in (1, 2) for j in (2, 3)
     }
     assert RENDERINGS["rotated"](image, 17)[0, 1, 2].tolist() == [5, 9, 7]
     assert RENDERINGS["negative"](image, 17)[0, 1, 2].tolist() == [7, 9, 11]

@@ -28,7 +28,7 @@ from genmap_jax.run.launch import FINISHED, NON_FINITE, Launch
 from genmap_jax.run.logs import NonFinite
 from genmap_jax.run.runs import command_text, writing
 
-SHOWN = ("FD-", "TV-", "label as asked", "modes", "KL(modes)", "near a mode", "copied")
+SHOWN = ("FD-", "TV-", "label as asked", "modes", "KL(modes)", "near a mode", "copied", "error to truth", "inverted")
 """Metrics of a card that a table shows, by how their names begin, beside likelihood and energy distance."""
 
 

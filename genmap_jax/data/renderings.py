@@ -9,9 +9,10 @@ import numpy as np
 
 
 def bold(images: np.ndarray, levels: int) -> np.ndarray:
-    """Every pixel becomes the brightest of its 3x3 neighbourhood: strokes grow by a pixel on every side."""
-    margins = ((0, 0), (1, 1), (1, 1), (0, 0))
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(images, margins, "edge"), (3, 3), axis=(1, 2))
+    """Every pixel becomes the brightest of itself and its neighbours above, to the left and between: strokes grow by a
+    pixel to the right and below."""
+    margins = ((0, 0), (1, 0), (1, 0), (0, 0))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(images, margins, "edge"), (2, 2), axis=(1, 2))
     return windows.max((-1, -2))
 
 
