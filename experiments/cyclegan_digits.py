@@ -5,8 +5,10 @@
     genmap sample runs/cyclegan_digits --direction ba
     genmap evaluate runs/cyclegan_digits --model.direction ba
 
-Expect a table of errors to the known truth and after the way there and back, as percent of the range of grey values.
-The baselines are doing nothing ("error untranslated") and pix2pix, which is given the pairs.
+Expect, from 250 translated test images and seeds 0 to 2 (jax 0.10.2, on one core of a 2-core CPU machine, 134 to 141 s
+of training each), mean ± standard error, in percent of the range of grey values: error to the truth 7.56 ± 0.07 from
+bold to ordinary, 7.21 ± 0.03 back, where doing nothing has 20.53; error after the way there and back 6.18 ± 0.02; none
+is inverted. FD-own64 of the translations to digits 3.37 ± 0.18 (real images 3.85).
 
 Differs from the paper: other data, of 17 grey values, with noise one level wide before the discriminators (`dither`);
 smaller networks and patches of 16 pixels, which see a whole digit; batches of 32 and pools of 2 for each place;

@@ -223,9 +223,11 @@ FAMILIES = {
         None,
         {"truncation": 1.0},
     ),
-    "cyclegan": Case(  # in five steps the pools are half full
+    "cyclegan": Case(  # in five steps the pools are half full; of 8 x 8 images 2 x 2 numbers would be normalised
         cyclegan.FAMILY,
-        cyclegan.Config(space=DIGITS, width=4, blocks=1, patch_layers=1, pool=8, dither=True, ema_halflife=50.0),
+        cyclegan.Config(
+            space=images(16, 16, 1, 17), width=4, blocks=1, patch_layers=1, pool=8, dither=True, ema_halflife=50.0
+        ),
         None,
     ),
 }

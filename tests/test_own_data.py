@@ -207,8 +207,8 @@ def test_a_set_is_grey_if_all_of_its_images_are(raw, rng):
     data.prepare("greys", None, raw)
     assert data.load("greys").shape == (4, 4, 1)
     save(raw / "9.png", np.zeros((4, 4, 3), np.uint8))
-    data.prepare("colours", None, raw)
-    assert data.load("colours").shape == (4, 4, 3)
+    data.prepare("coloured", None, raw)
+    assert data.load("coloured").shape == (4, 4, 3)
 
 
 def test_sizes_and_crops(raw, rng):
