@@ -17,7 +17,7 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 3000, 4
+STEPS, BATCH = 2000, 4
 CONFIG = Experiment(
     name="cyclegan_fonts",
     data="fonts",

@@ -223,10 +223,10 @@ FAMILIES = {
         None,
         {"truncation": 1.0},
     ),
-    "cyclegan": Case(  # in five steps the pools are half full; of 8 x 8 images 2 x 2 numbers would be normalised
+    "cyclegan": Case(  # in five steps the pools are half full; the smallest of its networks
         cyclegan.FAMILY,
         cyclegan.Config(
-            space=images(16, 16, 1, 17), width=4, blocks=1, patch_layers=1, pool=8, dither=True, ema_halflife=50.0
+            DIGITS, generator="unet", depth=2, width=4, patch_layers=1, pool=8, dither=True, ema_halflife=50.0
         ),
         None,
     ),
