@@ -258,10 +258,9 @@ def test_pools_are_state_and_hold_each_directions_translations(started):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cfg", [CUT, PIX2PIX], ids=["cut", "pix2pix"])
-def test_one_sided_games_let_the_discriminator_go_first(cfg):
-    """All that generates moves against the discriminator that the step ends with, to 1e-4 of the largest move."""
-    cfg, key = dataclasses.replace(cfg, optim=Optim(name="sgd", lr=1.0, clip=0.0)), jax.random.key(3)
+def test_one_sided_games_let_the_discriminator_go_first():
+    """The generator moves against the discriminator that the step ends with, to 1e-4 of the largest move."""
+    cfg, key = dataclasses.replace(PIX2PIX, optim=Optim(name="sgd", lr=1.0, clip=0.0)), jax.random.key(3)
     algorithm = cyclegan.algorithm(cfg, batch_size=4)
     state = jax.jit(algorithm.init)(jax.random.key(0), like_zeros(cfg))
     after, _ = jax.jit(algorithm.step)(state, batch(0), key)

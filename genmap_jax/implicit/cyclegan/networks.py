@@ -48,12 +48,12 @@ class Conv(nn.Module):
 
     features: int
     size: int
-    init: nn.initializers.Initializer
+    kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         margin = self.size // 2
-        kernel = self.param("kernel", self.init, (self.size, self.size, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
         x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
         return (correlate if self.size == 3 else correlate_wide)(x, kernel) + bias
@@ -64,12 +64,12 @@ class Up(nn.Module):
 
     features: int
     size: int
-    init: nn.initializers.Initializer
+    kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         H, W, C = x.shape[1:]
-        kernel = self.param("kernel", self.init, (self.size, self.size, C, self.features))
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, C, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
         return transposed(x, kernel)[:, 1 : 2 * H + 1, 1 : 2 * W + 1] + bias
 
