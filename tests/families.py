@@ -226,7 +226,8 @@ FAMILIES = {
     "cyclegan": Case(  # in five steps the pools are half full; the smallest of its networks
         cyclegan.FAMILY,
         cyclegan.Config(
-            DIGITS, generator="unet", depth=2, width=4, patch_layers=1, pool=8, dither=True, ema_halflife=50.0
+            **{"space": DIGITS, "generator": "unet", "depth": 2, "width": 4, "patch_layers": 1, "init_std": 0.2},
+            **{"pool": 8, "dither": True, "ema_halflife": 50.0},
         ),
         None,
     ),

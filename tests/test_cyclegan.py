@@ -148,6 +148,7 @@ def test_discriminators_see_noise_within_a_grey_level(monkeypatch):
         real, other = (np.asarray(x - REAL["image"]) * 16 / 2 for x in seen[:2])  # in grey levels
         if not dither:
             assert (real == 0).all() and (other == 0).all()
+            assert (seen[2] == REAL["source"]).all(), "that of the way back judges sources"
             continue
         assert 0.45 < np.abs(real).max() <= 0.5 and abs(np.abs(real).mean() - 0.25) < 0.03
         assert (real != other).all() and len(np.unique(real, axis=0)) == 4
