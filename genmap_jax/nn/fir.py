@@ -117,6 +117,11 @@ def correlate(x: Array, kernel: Array, stride: int = 1, pad: int = 0) -> Array:
     return (_by_products if jax.default_backend() == "cpu" else _by_xla)(x, kernel, stride, pad)
 
 
+def correlate_wide(x: Array, kernel: Array) -> Array:
+    """`correlate` with a large kernel. x [B, H, W, C], kernel [k, k, C, D] -> [B, H - k + 1, W - k + 1, D]"""
+    return _wide_by_products(x, kernel) if jax.default_backend() == "cpu" else _by_xla(x, kernel, 1, 0)
+
+
 def _by_xla(x: Array, kernel: Array, stride: int, pad: int) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, [(pad, pad)] * 2, dimension_numbers=DIMS)
 
@@ -128,11 +133,6 @@ def _by_products(x: Array, kernel: Array, stride: int, pad: int) -> Array:
     taps = [(a, b) for a in range(k) for b in range(k)]
     windows = jnp.concatenate([x[:, a : a + rows : stride, b : b + columns : stride] for a, b in taps], axis=-1)
     return windows @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def correlate_wide(x: Array, kernel: Array) -> Array:
-    """`correlate` with a large kernel. x [B, H, W, C], kernel [k, k, C, D] -> [B, H - k + 1, W - k + 1, D]"""
-    return _wide_by_products(x, kernel) if jax.default_backend() == "cpu" else _by_xla(x, kernel, 1, 0)
 
 
 def _wide_by_products(x: Array, kernel: Array) -> Array:
