@@ -202,23 +202,37 @@ def peer(name: str):
     return module
 
 
+def in_turn(title: str, units: int, competitors: dict) -> dict[str, dict[str, float]]:
+    """Let competitors take turns; print and return the rate of each (units of work per second) and our ratio to it.
+
+    competitors: name -> a function that does `units` of work and has been run before; ours is "ours".
+    """
+    rates: dict[str, list[float]] = {who: [] for who in competitors}
+    for _ in range(2 * ROUNDS + 1):
+        for who, run in competitors.items():
+            began = time.perf_counter()
+            run()
+            rates[who].append(units / (time.perf_counter() - began))
+    measured = {}
+    print(f"\n{title}")
+    for who, each in rates.items():
+        measured[who] = {"rate": statistics.median(each), "least": min(each), "most": max(each)}
+        line = f"  {who:18s} {measured[who]['rate']:10.1f}  {f'({min(each):.1f} to {max(each):.1f})':20s}"
+        if "ours" in rates:
+            ratio = statistics.median(a / b for a, b in zip(rates["ours"], each, strict=True))
+            measured[who]["ours_over_this"] = ratio
+            line += f" ours: {ratio:.2f} x"
+        print(line, flush=True)
+    return measured
+
+
 def beside_peers(name: str) -> None:
     """Print, for every comparison of experiments/peers/NAME.py, the median rate of each competitor and our ratio."""
     for title, (units, competitors) in peer(name).comparisons(our_updates).items():
         runs_of = {who: set_up() for who, set_up in competitors.items()}
         for run in runs_of.values():  # compilation and first touches
             run()
-        rates: dict[str, list[float]] = {who: [] for who in runs_of}
-        for _ in range(2 * ROUNDS + 1):
-            for who, run in runs_of.items():
-                began = time.perf_counter()
-                run()
-                rates[who].append(units / (time.perf_counter() - began))
-        print(f"\n{title}")
-        for who, each in rates.items():
-            ratio = statistics.median(a / b for a, b in zip(rates["ours"], each, strict=True))
-            spread = f"({min(each):.1f} to {max(each):.1f})"
-            print(f"  {who:18s} {statistics.median(each):10.1f}  {spread:20s} ours: {ratio:.2f} x", flush=True)
+        in_turn(title, units, runs_of)
 
 
 def main() -> None:

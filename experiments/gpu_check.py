@@ -8,7 +8,7 @@ The parts, the most valuable first. Each runs as a process of its own and is end
 not hold is named, for `--parts`:
 
 gpt2: updates of GPT-2 small in bfloat16, of 5 micro-batches of 12 x 1,024 tokens, beside the same model in PyTorch
-    (`torch.compile`, bfloat16, fused attention and AdamW); the share of the card's peak, and a profile of two updates;
+    (`torch.compile`, bfloat16, fused attention and AdamW); the share of the card's peak, and a profile;
 families: the first three steps of every experiment on digits on the GPU and on the CPU of the same machine, in float32
     with full precision, from the same state; and three steps, a checkpoint and three more beside six without a break;
 decoding: 256 tokens of GPT-2 small in bfloat16, for 1 and 64 strings, beside transformers with a static cache;
@@ -26,9 +26,9 @@ import argparse
 import concurrent.futures
 import gzip
 import json
+import math
 import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,60 +44,51 @@ from genmap_jax.options import Positive
 
 FOLDER = Path(__file__).parent
 LIMITS = {"gpt2": 130, "families": 200, "decoding": 140, "shakespeare": 120, "edm": 300, "stylegan": 200}  # seconds
-TURNS = 5
 Save = Callable[[dict], None]  # writes what a part knows so far, so that its limit leaves that much
 
 
 # ---- beside PyTorch --------------------------------------------------------------------------------------------------
 
 
-def beside(name: str, dry: bool, save: Save, which: str = "on_gpu") -> dict:
-    """The comparisons `which` of experiments/peers/NAME.py: what was measured, per title and competitor."""
-    import jax
+def on_card(name: str):
+    """The module experiments/peers/NAME.py, whose tensors are on the GPU, if there is one, and multiplied in TF32."""
     import torch
+    from benchmarks import peer
 
     if torch.cuda.is_available():
         torch.set_default_device("cuda")  # before the peer is imported, which makes tensors
-        torch.set_float32_matmul_precision("high")  # TF32, as JAX takes by itself
+        torch.set_float32_matmul_precision("high")  # as JAX does by itself
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    from benchmarks import our_updates, peer
+    return peer(name)
+
+
+def beside(comparisons: Callable, dry: bool, save: Save) -> dict:
+    """What was measured, by title and competitor. comparisons: of a peer, for a GPU. One that fails is named."""
+    import jax
+    from benchmarks import in_turn, our_updates
 
     results: dict = {}
-    for title, (units, competitors) in getattr(peer(name), which)(our_updates, dry).items():
-        results[title] = {}
-        runs_of, rates = {}, defaultdict(list)
+    for title, (units, competitors) in comparisons(our_updates, dry).items():
+        runs_of, measured = {}, results.setdefault(title, {})
         for who, set_up in competitors.items():
             began = time.perf_counter()
             try:
-                run = runs_of[who] = synchronous(set_up())
+                run = synchronous(set_up())
                 run()
             except Exception as error:  # the others go on
-                runs_of.pop(who, None)
-                results[title][who] = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-                print(f"  {title}: {who}: {results[title][who]['failed']}", flush=True)
+                measured[who] = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+                print(f"  {who}: {measured[who]['failed']}", flush=True)
                 continue
-            results[title][who] = {"first": time.perf_counter() - began}
-            print(
-                f"  {title}: {who:24s} set up, compiled and run once in {results[title][who]['first']:.0f} s",
-                flush=True,
-            )
+            runs_of[who], measured[who] = run, {"first": time.perf_counter() - began}
+            print(f"  {who} was set up, compiled and run once in {measured[who]['first']:.0f} s", flush=True)
             save(results)
-        for _ in range(TURNS):
-            for who, run in runs_of.items():
-                began = time.perf_counter()
-                run()
-                rates[who].append(units / (time.perf_counter() - began))
-        for who, each in rates.items():
-            ratio = statistics.median(a / b for a, b in zip(rates["ours"], each, strict=True)) if "ours" in rates else 0
-            results[title][who] |= {"rate": statistics.median(each), "least": min(each), "most": max(each)}
-            results[title][who] |= {"ours_over_this": ratio}
-            print(f"  {title}: {who:24s} {statistics.median(each):12.1f}  ({min(each):.1f} to {max(each):.1f})  "
-                  f"ours: {ratio:.2f} x", flush=True)  # fmt: skip
+        for who, rates in in_turn(title, units, runs_of).items():
+            measured[who] |= rates
         save(results)
         if "ours" in runs_of:
-            results[title]["kernels"] = kernels(runs_of["ours"])
-            for line in results[title]["kernels"]["longest"][:12]:
+            measured["kernels"] = kernels(runs_of["ours"])
+            for line in measured["kernels"]["longest"][:12]:
                 print("    {share:6.1%} {name}".format(**line), flush=True)
     results["peak_bytes"] = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     return results
@@ -133,32 +124,28 @@ def kernels(run: Callable[[], None]) -> dict:
         if e.get("name") == "thread_name" and "Stream" in e.get("args", {}).get("name", "")
     }
     spent: dict[str, float] = defaultdict(float)
-    about: dict[str, str] = {}
     for e in events:
         if e.get("ph") == "X" and e["pid"] in devices and (e["pid"], e["tid"]) in streams:
-            args = e.get("args", {})
-            name = f"{args.get('hlo_op', '')} {e['name'][:60]}".strip()
-            spent[name] += e.get("dur", 0.0)
-            about[name] = str(args.get("name", args.get("tf_op", "")))[-120:]
+            spent[f"{e.get('args', {}).get('hlo_op', '')} {e['name'][:60]}".strip()] += e.get("dur", 0.0)
     total = sum(spent.values())
     order = sorted(spent, key=lambda name: -spent[name])[:60]
-    longest = [{"name": f"{name}  {about[name]}", "share": spent[name] / total, "us": spent[name]} for name in order]
+    longest = [{"name": name, "share": spent[name] / total, "us": spent[name]} for name in order]
     return {"busy_ms": total / 1e3, "longest": longest}
 
 
 def gpt2(dry: bool, save: Save) -> dict:
     """Training of GPT-2 small, with the utilisation of the card."""
     import jax
-    from benchmarks import peer
 
     from genmap_jax.peaks import peak_flops
 
-    results, about = beside("gpt", dry, save), peer("gpt")
+    peer = on_card("gpt")
+    results = beside(peer.on_gpu, dry, save)
     peak = peak_flops(jax.devices()[0].device_kind)
     for title in (title for title in results if title.startswith("GPT-2")):
         for who, measured in results[title].items():
             if peak and "rate" in measured:
-                measured["mfu"] = measured["rate"] * about.flops_per_token(about.GPT2) / peak
+                measured["mfu"] = measured["rate"] * peer.flops_per_token(peer.GPT2) / peak
                 print(f"  {title}: {who:24s} {measured['mfu']:.1%} of {peak / 1e12:.0f} TFLOP/s", flush=True)
     return results
 
@@ -210,7 +197,7 @@ def shakespeare(dry: bool, save: Save) -> dict:
         subprocess.run([*command, *(["--steps", "2", "--eval-every", "1"] if dry else [])], check=True)
         rows, result = read_metrics(Path(folder) / "metrics.jsonl"), read_json(Path(folder) / "result.json")
     nats = [
-        {"step": row["step"], "seconds": row["seconds"], "nats": row["validation_bits_per_dim"] * 0.6931471805599453}
+        {"step": row["step"], "seconds": row["seconds"], "nats": row["validation_bits_per_dim"] * math.log(2.0)}
         for row in rows
         if "validation_bits_per_dim" in row
     ]
@@ -222,10 +209,10 @@ def shakespeare(dry: bool, save: Save) -> dict:
 PARTS: dict[str, Callable[[bool, Save], dict]] = {
     "gpt2": gpt2,
     "families": families,
-    "decoding": lambda dry, save: beside("gpt", dry, save, "decoding_on_gpu"),
+    "decoding": lambda dry, save: beside(on_card("gpt").decoding_on_gpu, dry, save),
     "shakespeare": shakespeare,
-    "edm": lambda dry, save: beside("diffusion", dry, save),
-    "stylegan": lambda dry, save: beside("stylegan", dry, save),
+    "edm": lambda dry, save: beside(on_card("diffusion").on_gpu, dry, save),
+    "stylegan": lambda dry, save: beside(on_card("stylegan").on_gpu, dry, save),
 }
 
 

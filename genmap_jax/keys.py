@@ -31,6 +31,14 @@ def fold(keys: Array, number: Array | int) -> Array:
     return jax.vmap(jax.random.fold_in, in_axes=(0, 0 if jnp.ndim(number) else None))(keys, number)
 
 
+def dropout(keys: Array, x: Array, share: float) -> Array:
+    """Zeros in place of a random `share` of x [B, ...], the rest scaled up to the same mean (Srivastava et al. 2014).
+
+    keys [B], one per example. share: at least 0 and less than 1.
+    """
+    return jnp.where(uniform(keys, x.shape[1:]) >= share, x / (1.0 - share), 0.0).astype(x.dtype)
+
+
 def normal(keys: Array, shape: tuple[int, ...] = ()) -> Array:
     """Standard normal noise. keys [B] -> float32 [B, *shape]."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -26,10 +26,8 @@ BATCH, LENGTH = 12, 256
 SMALL = gpt.Config(vocab=65, length=64, layers=4, heads=4, width=128, optim=Optim(lr=1e-3, b2=0.99, weight_decay=0.1))
 UPDATES = 20  # between two looks at the clock
 
-ACCUMULATE, MICRO = (
-    5,
-    12,
-)  # micro-batches of an update, and strings in one, on each of the eight GPUs of nanoGPT's recipe
+ACCUMULATE, MICRO = 5, 12
+"""Micro-batches of an update, and strings in one, on each of the eight GPUs of nanoGPT's recipe."""
 GPT2 = gpt.Config(
     **{"vocab": 50_257, "length": 1024, "layers": 12, "heads": 12, "width": 768},
     **{"dtype": "bfloat16", "accumulate": ACCUMULATE},

@@ -205,13 +205,17 @@ class Observer:
         batches = -(-count // self.size)
         again = timed and batches == 1 and not self._drew  # the first one compiles
         for i in [0] * again + list(range(batches)):
-            rows = np.arange(i * self.size, (i + 1) * self.size) % count
+            rows = self.rows(i, count)
             some = None if cond is None else {name: np.asarray(values)[rows] for name, values in cond.items()}
             began = time.perf_counter()
             parts.append(self.batch(run, key, i, some))
             seconds = time.perf_counter() - began  # of the last one, which was compiled before
         self._drew = True
         return as_batch(run, np.concatenate(parts)[:count]), self.size / seconds
+
+    def rows(self, number: int, count: int) -> np.ndarray:
+        """Which of `count` examples batch `number` holds, [size]; the last one begins again with the first."""
+        return np.arange(number * self.size, (number + 1) * self.size) % count
 
     def batch(self, run: Run, key: jax.Array, number: int, cond: data.Examples | None) -> np.ndarray:
         """`size` samples, as the algorithm makes them: those of this number among the batches of a key."""
@@ -225,8 +229,8 @@ class Observer:
             raise ValueError(f"{run.config.name}: this family has no way back from its samples")
         parts, key = [], jax.random.fold_in(key, BACK)
         for i in range(-(-len(drawn) // self.size)):
-            rows = np.arange(i * self.size, (i + 1) * self.size) % len(drawn)
-            parts.append(np.asarray(self._back(run.state, jax.random.fold_in(key, i), drawn[rows])))
+            there = drawn[self.rows(i, len(drawn))]
+            parts.append(np.asarray(self._back(run.state, jax.random.fold_in(key, i), there)))
         return as_batch(run, np.concatenate(parts)[: len(drawn)])
 
     def _translation(

@@ -72,7 +72,7 @@ def sample(
 
     def batches() -> Iterator[np.ndarray]:
         for i in tqdm.trange(-(-count // observer.size), desc=run.config.name, unit="batch", disable=None):
-            rows = np.arange(i * observer.size, (i + 1) * observer.size) % count
+            rows = observer.rows(i, count)
             cond = held_out_conditions(run, count, rows)
             if sources is not None and cond is not None and name is not None:
                 cond = {**cond, name: sources[rows]}

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from genmap_jax.data.glyphs import CHARACTERS, distort, draw, open_font, split_of
+from genmap_jax.data.glyphs import distort, drawn, info
 
 SIDE = 16
-STYLES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold")
+STYLES = ["DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold"]
 VARIANTS = 16
 INK, PAPER = np.array([[160, 255], [90, 190], [40, 130]]), np.array([[0, 30], [10, 60], [20, 90]])
 """Darkest and brightest red, green and blue."""
@@ -30,18 +30,7 @@ class Colours(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(shape=(SIDE, SIDE, 3), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(names=list(CHARACTERS)),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(levels=256),
-            disable_shuffling=True,  # the order below is the order on disk, whatever TFDS's shuffling does
-        )
+        return info(self, __doc__, (SIDE, SIDE, 3))
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
@@ -52,17 +41,11 @@ class Colours(tfds.core.GeneratorBasedBuilder):
 
 def examples(split: str) -> Iterator[dict]:
     """The images of a split, in their order."""
-    for s, name in enumerate(STYLES):
-        font = open_font(name)
-        for c, character in enumerate(CHARACTERS):
-            if split_of(s, c) != split:
-                continue
-            glyph = draw(font, character)
-            for variant in range(VARIANTS):
-                rng = np.random.default_rng([s, c, variant])
-                mask = distort(glyph, rng).reshape(SIDE, 2, SIDE, 2).mean((1, 3))[..., None] / 255.0
-                ink, paper = (field(limits, rng) for limits in (INK, PAPER))
-                yield {"image": np.rint(paper + mask * (ink - paper)).astype(np.uint8), "label": c}
+    for s, c, variant, glyph in drawn(STYLES, split, VARIANTS):
+        rng = np.random.default_rng([s, c, variant])
+        mask = distort(glyph, rng).reshape(SIDE, 2, SIDE, 2).mean((1, 3))[..., None] / 255.0
+        ink, paper = (field(limits, rng) for limits in (INK, PAPER))
+        yield {"image": np.rint(paper + mask * (ink - paper)).astype(np.uint8), "label": c}
 
 
 def field(limits: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from genmap_jax.data.glyphs import CHARACTERS, SIDE, distort, draw, open_font, split_of
+from genmap_jax.data.glyphs import SIDE, distort, drawn, info
 
 STYLES = {
     "A": [f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")],
@@ -28,18 +28,7 @@ class Fonts(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(shape=(SIDE, SIDE, 1), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(names=list(CHARACTERS)),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(levels=256, aligned=True),
-            disable_shuffling=True,  # row i of both domains belong together
-        )
+        return info(self, __doc__, (SIDE, SIDE, 1), aligned=True)
 
     def _split_generators(self, dl_manager):
         splits = ("train", "validation", "test")
@@ -51,11 +40,5 @@ class Fonts(tfds.core.GeneratorBasedBuilder):
 
 def examples(split: str, domain: str) -> Iterator[dict]:
     """The images of a split of a domain, in their order."""
-    for s, name in enumerate(STYLES[domain]):
-        font = open_font(name)
-        for c, character in enumerate(CHARACTERS):
-            if split_of(s, c) != split:
-                continue
-            glyph = draw(font, character)
-            for variant in range(VARIANTS):
-                yield {"image": distort(glyph, np.random.default_rng([s, c, variant])), "label": c}
+    for s, c, variant, glyph in drawn(STYLES[domain], split, VARIANTS):
+        yield {"image": distort(glyph, np.random.default_rng([s, c, variant])), "label": c}

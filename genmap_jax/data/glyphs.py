@@ -11,10 +11,15 @@ other; the rule holds out three fonts of each character, seven apart in the list
 """
 
 import string
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 # matplotlib's other faces hold symbols only, and draw letters blank or as one placeholder.
@@ -37,34 +42,41 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(shape=(SIDE, SIDE, 1), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(names=list(CHARACTERS)),
-                    "font": tfds.features.ClassLabel(names=FONTS),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(levels=256),
-            disable_shuffling=True,  # the order below is the order on disk, whatever TFDS's shuffling does
-        )
+        return info(self, __doc__, (SIDE, SIDE, 1), {"font": tfds.features.ClassLabel(names=FONTS)})
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
 
     def _generate_examples(self, split):
-        for f, name in enumerate(FONTS):
-            font = open_font(name)
-            for c, character in enumerate(CHARACTERS):
-                if split_of(f, c) != split:
-                    continue
+        for f, c, variant, glyph in drawn(FONTS, split, VARIANTS):
+            image = distort(glyph, np.random.default_rng([f, c, variant]))
+            yield (f * len(CHARACTERS) + c) * VARIANTS + variant, {"image": image, "label": c, "font": f}
+
+
+def info(builder, description, shape: tuple[int, int, int], features: dict | None = None, **known):
+    """What TFDS is told of a set of images of characters [H, W, C] with 256 levels, in the order of its examples.
+
+    features: beside image and label. known: more about the set, see `arrays`.
+    """
+    image = tfds.features.Tensor(shape=shape, dtype=np.uint8)
+    label = tfds.features.ClassLabel(names=list(CHARACTERS))
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        features=tfds.features.FeaturesDict({"image": image, "label": label} | (features or {})),
+        metadata=tfds.core.MetadataDict(levels=256, **known),
+        disable_shuffling=True,  # the order of examples is the order on disk, whatever TFDS's shuffling does
+    )
+
+
+def drawn(fonts: list[str], split: str, variants: int) -> Iterator[tuple[int, int, int, "Image.Image"]]:
+    """(number of the font, number of the character, variant, the drawn character), of all that are in a split."""
+    for f, name in enumerate(fonts):
+        font = open_font(name)
+        for c, character in enumerate(CHARACTERS):
+            if split_of(f, c) == split:
                 glyph = draw(font, character)
-                for variant in range(VARIANTS):
-                    image = distort(glyph, np.random.default_rng([f, c, variant]))
-                    key = (f * len(CHARACTERS) + c) * VARIANTS + variant
-                    yield key, {"image": image, "label": c, "font": f}
+                yield from ((f, c, variant, glyph) for variant in range(variants))
 
 
 def split_of(f: int, c: int) -> str:

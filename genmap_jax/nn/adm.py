@@ -15,11 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.nn.attention import attention
-from genmap_jax.nn.unet import conv, dense, downsample, upsample, zeros
+from genmap_jax.nn.unet import conv, dense, downsample, lecun, upsample, zeros
 
 Array = jax.Array
-
-lecun = nn.initializers.lecun_normal()
 
 
 class Residual(nn.Module):

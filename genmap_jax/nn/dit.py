@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.nn.attention import attention
+from genmap_jax.nn.unet import dense, zeros
 
 Array = jax.Array
 
-zeros = nn.initializers.zeros
 glorot = nn.initializers.glorot_uniform()
 
 
@@ -49,11 +49,6 @@ def normalised(x: Array) -> Array:
     return (y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
 
 
-def dense(name: str, x: Array, features: int, init=glorot) -> Array:
-    """A dense layer in the type of x, as a layer of the calling module. [..., C] -> [..., features]"""
-    return nn.Dense(features, kernel_init=init, dtype=x.dtype, name=name)(x)
-
-
 class Block(nn.Module):
     """A transformer block, whose two branches the embedding scales, shifts and gates."""
 
@@ -63,16 +58,16 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, emb):  # [B, N, D], [B, D] -> [B, N, D]
         batch, tokens, features = x.shape
-        condition = dense("condition", nn.silu(emb), 6 * features, zeros)
+        condition = dense(nn.silu(emb), 6 * features, zeros, "condition")
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(condition, 6, axis=-1)
 
-        h = dense("qkv", modulate(x, shift_1, scale_1), 3 * features)
+        h = dense(modulate(x, shift_1, scale_1), 3 * features, glorot, "qkv")
         q, k, v = jnp.moveaxis(h.reshape(batch, tokens, 3, self.heads, -1), 2, 0)
         h = attention(q, k, v).reshape(x.shape)
-        x = x + gate_1[:, None] * dense("out", h, features)
+        x = x + gate_1[:, None] * dense(h, features, glorot, "out")
 
-        h = dense("up", modulate(x, shift_2, scale_2), 4 * features)
-        h = dense("down", nn.gelu(h, approximate=True), features)
+        h = dense(modulate(x, shift_2, scale_2), 4 * features, glorot, "up")
+        h = dense(nn.gelu(h, approximate=True), features, glorot, "down")
         return x + gate_2[:, None] * h
 
 
@@ -94,16 +89,16 @@ class DiT(nn.Module):
     def __call__(self, x, emb):
         batch, height, width, _ = x.shape
         rows, columns, p = height // self.patch, width // self.patch, self.patch
-        emb = dense("emb_1", emb, self.width, nn.initializers.normal(0.02))
-        emb = dense("emb_2", nn.silu(emb), self.width, nn.initializers.normal(0.02))
+        emb = dense(emb, self.width, nn.initializers.normal(0.02), "emb_1")
+        emb = dense(nn.silu(emb), self.width, nn.initializers.normal(0.02), "emb_2")
 
         x = x.reshape(batch, rows, p, columns, p, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
-        x = dense("embed", x, self.width)
+        x = dense(x, self.width, glorot, "embed")
         x = x + positions(rows, columns, self.width).astype(x.dtype)[None]
         for i in range(self.blocks):
             x = Block(self.heads, name=f"block_{i}")(x, emb)
 
-        shift, scale = jnp.split(dense("last_condition", nn.silu(emb), 2 * self.width, zeros), 2, -1)
-        x = dense("last", modulate(x, shift, scale), p * p * self.features, zeros)
+        shift, scale = jnp.split(dense(nn.silu(emb), 2 * self.width, zeros, "last_condition"), 2, -1)
+        x = dense(modulate(x, shift, scale), p * p * self.features, zeros, "last")
         x = x.reshape(batch, rows, columns, p, p, self.features).swapaxes(2, 3)
         return x.reshape(batch, height, width, self.features)

@@ -8,6 +8,8 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from genmap_jax.nn.unet import dense, lecun, zeros
+
 
 class MLP(nn.Module):
     """Residual MLP, every block modulated by the noise level (FiLM, Perez et al. 2018) and starting as the identity."""
@@ -21,13 +23,11 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, emb):  # [B, ...], [B, E] -> [B, *shape]
-        dense = lambda x, features, **how: nn.Dense(features, dtype=x.dtype, **how)(x)  # noqa: E731
         norm = lambda x: nn.LayerNorm(use_fast_variance=False, dtype=x.dtype)(x)  # noqa: E731
-        zeros = nn.initializers.zeros
-        emb = nn.silu(dense(emb, self.width))
-        h = dense(x.reshape(x.shape[0], -1), self.width)
+        emb = nn.silu(dense(emb, self.width, lecun))
+        h = dense(x.reshape(x.shape[0], -1), self.width, lecun)
         for _ in range(self.blocks):
-            scale, shift = jnp.split(dense(emb, 2 * self.width), 2, axis=-1)
-            r = nn.silu(dense(norm(h) * (1.0 + scale) + shift, self.width))
-            h = h + dense(r, self.width, kernel_init=zeros)
-        return dense(norm(h), math.prod(self.shape), kernel_init=zeros).reshape(-1, *self.shape)
+            scale, shift = jnp.split(dense(emb, 2 * self.width, lecun), 2, axis=-1)
+            r = nn.silu(dense(norm(h) * (1.0 + scale) + shift, self.width, lecun))
+            h = h + dense(r, self.width, zeros)
+        return dense(norm(h), math.prod(self.shape), zeros).reshape(-1, *self.shape)

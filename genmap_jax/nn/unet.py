@@ -21,6 +21,7 @@ from genmap_jax.nn.attention import attention
 Array = jax.Array
 
 zeros = nn.initializers.zeros
+lecun = nn.initializers.lecun_normal()  # linen's own default
 spread = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")  # the initialisation of DDPM
 
 
@@ -31,14 +32,14 @@ def sinusoidal(t: Array, width: int, period: float = 10_000.0) -> Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def conv(x: Array, features: int, size: int = 3, init=spread) -> Array:
+def conv(x: Array, features: int, size: int = 3, init=spread, bias: bool = True) -> Array:
     """A convolution of stride 1 that keeps height and width, in the type of x, as a layer of the calling module."""
-    return nn.Conv(features, (size, size), kernel_init=init, dtype=x.dtype)(x)
+    return nn.Conv(features, (size, size), use_bias=bias, kernel_init=init, dtype=x.dtype)(x)
 
 
-def dense(x: Array, features: int, init=spread) -> Array:
+def dense(x: Array, features: int, init=spread, name: str | None = None) -> Array:
     """A dense layer in the type of x, as a layer of the calling module. [..., C] -> [..., features]"""
-    return nn.Dense(features, kernel_init=init, dtype=x.dtype)(x)
+    return nn.Dense(features, kernel_init=init, dtype=x.dtype, name=name)(x)
 
 
 def normalise(x: Array) -> Array:

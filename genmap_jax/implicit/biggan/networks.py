@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.implicit.biggan.config import Config
+from genmap_jax.nn import unet
 from genmap_jax.nn.batch_norm import BatchNorm
 from genmap_jax.nn.products import einsum_float32
 from genmap_jax.nn.unet import downsample, upsample
@@ -24,10 +25,8 @@ Array = jax.Array
 orthogonal = nn.initializers.orthogonal()
 NARROW = 4  # channels of a block over those of its bottleneck, in BigGAN-deep
 
-
-def conv(x: Array, features: int, size: int = 3, bias: bool = True) -> Array:
-    """A convolution of stride 1 that keeps the resolution, as a layer of the calling module."""
-    return nn.Conv(features, (size, size), use_bias=bias, kernel_init=orthogonal, dtype=x.dtype)(x)
+conv = partial(unet.conv, init=orthogonal)
+"""A convolution of stride 1 that keeps the resolution, as a layer of the calling module."""
 
 
 class Attention(nn.Module):

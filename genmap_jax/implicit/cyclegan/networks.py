@@ -123,8 +123,7 @@ class UNet(nn.Module):
         for i, width in enumerate(widths[-2::-1]):
             x = instance_norm(Up(width, 4, init)(nn.relu(x)))
             if cfg.dropout and 1 <= i <= 3:
-                kept = per_example.uniform(per_example.fold(keys, i), x.shape[1:]) >= cfg.dropout
-                x = jnp.where(kept, x / (1.0 - cfg.dropout), 0.0)
+                x = per_example.dropout(per_example.fold(keys, i), x, cfg.dropout)
             x = jnp.concatenate([x, skips.pop()], axis=-1)
         return jnp.tanh(Up(cfg.space.shape[-1], 4, init)(nn.relu(x))), []
 

@@ -11,7 +11,7 @@ choices of those models as changes to a configuration: dataclasses.replace(cfg, 
 
 Differs from the papers: the first token is predicted too, from a learned start vector, so that p is a density over
 strings of length L and sums to one over all V^L of them; a label, where data have one, is a vector added to every
-input; no dropout.
+input; dropout, where it is asked for, is not in the attention's weights.
 
     config      the options, the choices of published models
     network     attention, blocks, the network from tokens to logits

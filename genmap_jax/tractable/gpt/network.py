@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from genmap_jax import keys as per_example
 from genmap_jax.algorithm import Array, Params
 from genmap_jax.keys import fold
 from genmap_jax.nn import rope
@@ -149,14 +150,8 @@ class Block(nn.Module):
 
 
 def dropout(cfg: Config, x: Array, keys: Array | None, draw: int) -> Array:
-    """Zeros in place of a random share of x [B, ...], the rest scaled up; without keys [B], x. Srivastava et al. 2014.
-
-    draw: a number of its own for each use of the same keys.
-    """
-    if keys is None:
-        return x
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - cfg.dropout, x.shape[1:]))(fold(keys, draw))
-    return jnp.where(kept, x / (1.0 - cfg.dropout), 0.0).astype(x.dtype)
+    """`keys.dropout` of x [B, ...], by a number of its own for each use of the same keys [B]; without keys, x."""
+    return x if keys is None else per_example.dropout(fold(keys, draw), x, cfg.dropout)
 
 
 class GPT(nn.Module):
