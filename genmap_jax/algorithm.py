@@ -148,6 +148,15 @@ def reads_of(space: Space, classes: int | None) -> dict[str, Space]:
     return {space.field: space} | ({} if classes is None else {"label": labels(classes)})
 
 
+def check_batch(reads: dict[str, Space], batch: Batch) -> None:
+    """Raises ValueError unless `batch` holds examples of everything that is read; see `Space.expect`.
+
+    For code that then works on parts of the batch, in which values are no longer known.
+    """
+    for name, space in reads.items():
+        space.expect(**{name: batch[name]})
+
+
 def check_cond(reads: dict[str, Space], n: int, cond: Mapping[str, Array | np.ndarray] | None) -> None:
     """Raises ValueError unless `cond` holds exactly the conditions of `reads`, arrays [n, ...] of the right shape.
 

@@ -15,6 +15,7 @@ from genmap_jax.algorithm import (
     LogProb,
     Params,
     averaged,
+    check_batch,
     check_cond,
     check_parts,
     in_parts,
@@ -212,9 +213,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
     def evaluate(state, batch, key) -> LogProb:
         exact, params = dataclasses.replace(cfg, dtype="float32"), averaged(state)
-        return LogProb(
-            in_parts(lambda batch: log_prob(exact, params, *observed(batch)), batch, cfg.accumulate), "exact"
-        )
+        check_batch(cfg.reads, batch)
+        nats = lambda batch: log_prob(exact, params, *observed(batch))  # noqa: E731
+        return LogProb(in_parts(nats, batch, cfg.accumulate), "exact")
 
     return Algorithm(
         reads=cfg.reads,

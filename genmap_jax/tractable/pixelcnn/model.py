@@ -19,6 +19,7 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
+    check_batch,
     check_cond,
     check_parts,
     in_parts,
@@ -199,6 +200,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return jnp.where(seen, sample(state, key, n, cond)[None], 0)
 
     def evaluate(state: State, batch: Batch, key: Key) -> LogProb:
+        check_batch(cfg.reads, batch)
         exact, params = dataclasses.replace(cfg, dtype="float32"), averaged(state)
         nats = lambda batch: log_prob(exact, params, batch["image"], label_of(batch))  # noqa: E731
         return LogProb(in_parts(nats, batch, cfg.accumulate), "exact")
