@@ -217,7 +217,7 @@ def mean_gradient(loss: Callable, params: Params, examples: tuple, accumulate: i
     add = lambda total, part: (jax.tree.map(jnp.add, total, gradient(params, *part)), None)  # noqa: E731
     first = lambda params, parts: gradient(params, *jax.tree.map(lambda x: x[0], parts))  # noqa: E731
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(first, params, parts))
-    unroll = accumulate if jax.default_backend() == "cpu" else 1  # XLA:CPU: convolutions in a loop are 30 times slower
+    unroll = accumulate if parallel.platform() == "cpu" else 1  # XLA:CPU: convolutions in a loop are 30 times slower
     total, _ = jax.lax.scan(add, zeros, parts, unroll=unroll)
     return jax.tree.map(lambda x: x / accumulate, total)
 

@@ -6,8 +6,10 @@ checkpoints. `mesh` is `jax.jit` over a one-axis mesh, where the compiler insert
 parameters (`fsdp`). Results do not depend on the placement or on the number of devices: tests/test_parallel.py.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import jax
@@ -47,6 +49,27 @@ def first_example(size: int, axis_name: str | None) -> int | jax.Array:
 def replicated(state: Any) -> Any:
     """The default `Algorithm.spec`: every device holds everything."""
     return jax.tree.map(lambda _: P(), state)
+
+
+def platform() -> str:
+    """What the program that is being traced will run on: "cpu", "gpu" or "tpu". For code that differs by it."""
+    return _target.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def tracing_for(target: str) -> Iterator[None]:
+    """What is traced inside is for this platform, whichever there is: to compile for devices that are not here.
+
+    JAX keeps what it has traced by the function, without regard to this: inside, trace functions that are made inside.
+    """
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+_target: ContextVar[str | None] = ContextVar("target", default=None)
 
 
 # ---- around a step: what the runner calls ----------------------------------------------------------------------------
@@ -101,6 +124,11 @@ class Placement:
         """This process's slice of the batch -> the global batch, split over devices by its first axis."""
         sharding = NamedSharding(self.mesh, P(AXIS))
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+    def spread(self, batch: Any) -> Any:
+        """Shapes of a batch with the layout that `put` gives it."""
+        sharding = NamedSharding(self.mesh, P(AXIS))
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), batch)
 
     def compile(self, algorithm, state: Any) -> Callable:
         """The compiled, donating train step (state, batch, key) -> (state, metrics), on global arrays."""

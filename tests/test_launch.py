@@ -246,8 +246,12 @@ def test_tpu_pod_command_line(tmp_path):
     assert run == ["GENMAP_EXTRA=tpu", "bash", "launch/local.sh", *args[2:], "--distributed"]
 
 
-def test_gke_jobset_is_consistent():
-    jobset = yaml.safe_load((ROOT / "launch/gke_jobset.yaml").read_text())
+JOBSETS = ["gke_jobset.yaml", "gke_jobset_tpu.yaml"]
+
+
+@pytest.mark.parametrize("file", JOBSETS)
+def test_gke_jobset_is_consistent(file):
+    jobset = yaml.safe_load((ROOT / "launch" / file).read_text())
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (replicated,) = jobset["spec"]["replicatedJobs"]
     job = replicated["template"]["spec"]
@@ -274,10 +278,22 @@ def test_gke_jobset_is_consistent():
     assert set(mounts) == {volume["name"] for volume in pod["volumes"]} and workdir.startswith(mounts["runs"] + "/")
 
 
-def test_gke_job_validates_against_the_schema_of_kubernetes():
+def test_gke_tpu_pods_are_the_hosts_of_their_slice():
+    """As many pods as the topology has hosts, on the nodes of one slice; as many chips as the topology has."""
+    jobset = yaml.safe_load((ROOT / "launch/gke_jobset_tpu.yaml").read_text())
+    job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = job["template"]["spec"]
+    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    assert job["parallelism"] * pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == rows * columns
+    together = jobset["metadata"]["annotations"]["alpha.jobset.sigs.k8s.io/exclusive-topology"]
+    assert together == "cloud.google.com/gke-nodepool"
+
+
+@pytest.mark.parametrize("file", JOBSETS)
+def test_gke_job_validates_against_the_schema_of_kubernetes(file):
     """The inner Job only: there is no schema of JobSet."""
     validate = pytest.importorskip("kubernetes_validate")
-    jobset = yaml.safe_load((ROOT / "launch/gke_jobset.yaml").read_text())
+    jobset = yaml.safe_load((ROOT / "launch" / file).read_text())
     (replicated,) = jobset["spec"]["replicatedJobs"]
     spec = replicated["template"]["spec"]
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "genmap"}, "spec": spec}

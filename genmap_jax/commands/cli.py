@@ -84,6 +84,15 @@ def _run(argv: list[str]) -> int:
     _places(command)
     command.epilog = f"{CHANGES} For example: genmap sample RUN --model.sampler heun --model.guidance 2 --label 3"
 
+    command = add("fit", _fit, "whether an experiment fits a TPU slice, and how fast it can be there")
+    command.add_argument("experiment", metavar="EXPERIMENT", help="a script, or its name: gpt2")
+    command.add_argument("--target", required=True, metavar="SLICE", help="such as v5e:2x4, v5p:2x2x1 or v6e:4x4")
+    command.add_argument("--fsdp", action="store_true", help="parameters are sharded over the devices")
+    command.add_argument("--no-search", action="store_true", help="the largest batch is not looked for")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--experiments", type=Path, metavar="FOLDER", help="of the experiment scripts")
+    command.epilog = "Flags of the experiment change it: genmap fit gpt2 --target v5e:4x4 --batch_size 256"
+
     command = add("compare", _compare, "two evaluated runs side by side, test example by test example")
     command.add_argument("a", type=Path, metavar="RUN_A")
     command.add_argument("b", type=Path, metavar="RUN_B")
@@ -113,7 +122,7 @@ def _run(argv: list[str]) -> int:
     if args.training and (given := [flag for flag in OF_MAP if _names(args.training, flag)]):
         parser.error(f"--{given[0]} after --: genmap map says that to the experiments itself")
     args.changes = rest
-    if rest and (args.run not in (_sample, _evaluate) or not rest[0].startswith("--model.")):
+    if rest and args.run is not _fit and (args.run not in (_sample, _evaluate) or not rest[0].startswith("--model.")):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return args.run(args)
 
@@ -217,6 +226,28 @@ def _changes(words: list[str], folder: Path, experiments: Path) -> dict[str, Any
     from genmap_jax.commands.sample import parsed_changes
 
     return parsed_changes(words, folder, experiments)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    """Compile the train step, sampler and likelihood of an experiment for a TPU slice, on a machine without one: what
+    they hold on each device, compute and send, the least time they take, and the largest batch that fits. It takes the
+    package libtpu, in the version of the extra `tpu`."""
+    import json
+
+    import jax
+
+    from genmap_jax.commands import fit
+    from genmap_jax.run.runs import experiments_folder, read_experiment
+
+    jax.config.update("jax_platforms", "cpu")  # with libtpu installed JAX would look for a TPU
+    path = Path(args.experiment)
+    if path.suffix != ".py":
+        path = experiments_folder(args.experiments) / f"{args.experiment}.py"
+    script = read_experiment(path)
+    cfg = fit.changed(script.config, args.changes)
+    values = fit.report(cfg, script.family, fit.target(args.target), fsdp=args.fsdp, search=not args.no_search)
+    print(json.dumps(values, indent=2) if args.json else fit.in_words(values))
+    return 0
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from genmap_jax import parallel
 from genmap_jax.nn.products import einsum_float32
 
 Array = jax.Array
@@ -17,7 +18,7 @@ LARGEST_HEAD = 128  # channels that cuDNN's attention takes on all of its GPUs
 
 def can_fuse(dtype: str, head_size: int) -> bool:
     """Whether `fused_attention` takes such queries here: on a GPU, in bfloat16, in heads of 8, 16, ... 128 channels."""
-    return jax.default_backend() == "gpu" and dtype == "bfloat16" and head_size % 8 == 0 and head_size <= LARGEST_HEAD
+    return parallel.platform() == "gpu" and dtype == "bfloat16" and head_size % 8 == 0 and head_size <= LARGEST_HEAD
 
 
 def fused_attention(

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genmap_jax import parallel
+
 Array = jax.Array
 
 BINOMIAL = (0.125, 0.375, 0.375, 0.125)
@@ -108,18 +110,18 @@ def transposed(x: Array, kernel: Array) -> Array:
 
     x [B, H, W, C], kernel [k, k, C, D], k 3 or 4 -> [B, 2 H + k - 2, 2 W + k - 2, D]
     """
-    return (_transposed_by_products if jax.default_backend() == "cpu" else _transposed_by_xla)(x, kernel)
+    return (_transposed_by_products if parallel.platform() == "cpu" else _transposed_by_xla)(x, kernel)
 
 
 def correlate(x: Array, kernel: Array, stride: int = 1, pad: int = 0) -> Array:
     """What networks call a convolution, with zeros outside. x [B, H, W, C], kernel [k, k, C, D] -> [B, H', W', D] with
     H' = (H + 2 pad - k) // stride + 1."""
-    return (_by_products if jax.default_backend() == "cpu" else _by_xla)(x, kernel, stride, pad)
+    return (_by_products if parallel.platform() == "cpu" else _by_xla)(x, kernel, stride, pad)
 
 
 def correlate_wide(x: Array, kernel: Array) -> Array:
     """`correlate` with a large kernel. x [B, H, W, C], kernel [k, k, C, D] -> [B, H - k + 1, W - k + 1, D]"""
-    return _wide_by_products(x, kernel) if jax.default_backend() == "cpu" else _by_xla(x, kernel, 1, 0)
+    return _wide_by_products(x, kernel) if parallel.platform() == "cpu" else _by_xla(x, kernel, 1, 0)
 
 
 def _by_xla(x: Array, kernel: Array, stride: int, pad: int) -> Array:

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from genmap_jax import parallel
 from genmap_jax.implicit.gan.config import Config
 from genmap_jax.nn.batch_norm import BatchNorm
 
@@ -240,7 +241,7 @@ def grouped_conv(x: Array, kernel: Array) -> Array:
     On a CPU as nine products of shifted images, one for each position of the kernel: up to twenty times faster than
     XLA's own.
     """
-    if jax.default_backend() != "cpu":
+    if parallel.platform() != "cpu":
         dims, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1] // kernel.shape[2]
         conv = jax.lax.conv_general_dilated
         return conv(x, kernel, (1, 1), "SAME", dimension_numbers=dims, feature_group_count=groups)

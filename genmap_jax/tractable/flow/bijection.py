@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from genmap_jax import parallel
 from genmap_jax.algorithm import Array, Key, Params
 from genmap_jax.likelihoods import gaussian
 
@@ -76,7 +77,7 @@ def repeat(block: Bijection, n: int, *, reversible: bool = False) -> Bijection:
         Dhariwal 2018, section 3). x and y have the same shape.
     """
     # XLA for CPUs: gradients of convolutions in a loop are 30 times slower.
-    unroll = n if jax.default_backend() == "cpu" else 1
+    unroll = n if parallel.platform() == "cpu" else 1
 
     def init(key, x, cond):
         params = chain([block] * n).init(key, x, cond)
