@@ -24,6 +24,7 @@ FIELDS: dict[str, dict[Any, Any]] = {
         **{"variants": {...: {"changes": dict}}, "measures": [{"key": str, "title": str}], "table": {...: dict}},
     },
     "wandb.json": {"id": str},
+    "time.json": {"sessions": [{"first": int, "last": int, "seconds": {...: int | float}}]},
 }
 """File -> what a reader of it relies on. `...` stands for every key, a list for each of its items, of which there must
 be one, and a tuple for either."""

@@ -82,6 +82,8 @@ class Placement:
     kind: Kind
     mesh: Mesh
     fsdp: bool = False
+    why: str = "asked for"
+    """Of `kind`, in words."""
 
     @property
     def axis_name(self) -> str | None:
@@ -224,9 +226,10 @@ def placement(
         raise ValueError(f"batch_size={batch_size} does not divide over {count} devices: make it a multiple of {count}")
     if fsdp and kind == "pmap":
         raise ValueError("--fsdp shards parameters, which only --parallel mesh can do")
+    why = "asked for" if kind else "--fsdp needs it" if fsdp else f"the default on {'several' if count > 1 else 'one'}"
     kind = kind or ("pmap" if count > 1 and not fsdp else "mesh")
     mesh = Mesh(np.array(here[:count]), (AXIS,), axis_types=(AxisType.Auto,))
-    return Placement(kind, mesh, fsdp)
+    return Placement(kind, mesh, fsdp, why)
 
 
 def _fsdp(spec: P, x: Any, devices: int) -> P:

@@ -28,10 +28,11 @@ import numpy as np
 
 from genmap_jax.lock import NAME
 from genmap_jax.run import opening
+from genmap_jax.run.speed import SPEEDS
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "vae_digits.py"
-CLOCK = ("seconds", "steps_per_second", "train_seconds", "samples_per_second", "command", "commit")
+CLOCK = (*SPEEDS, "speed", "time", "sessions", "train_seconds", "samples_per_second", "command", "commit")
 """Keys of rows, results, cards and tables that differ between two runs of one command."""
 SMALL = [
     *("--log-every", "7", "--save-every", "5", "--eval-every", "20", "--sample-every", "20", "--eval-examples", "40"),

@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_made_again_is_named_in_one_line(command, file, da
     assert str(root / file) in line or str(root / Path(file).parent) in line and Path(file).name in line
 
 
-@pytest.mark.parametrize("file", ["result.json", "environment.json"])
+@pytest.mark.parametrize("file", ["result.json", "environment.json", "time.json"])
 @pytest.mark.parametrize(
     "damage",
     [missing, *(each for each in ANY_JSON if each is not folder), sets(steps=4, family=7, metrics=1)],

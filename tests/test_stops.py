@@ -25,6 +25,7 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.run.launch import INTERRUPTED, PREEMPTED, STUCK, Launch
 from genmap_jax.run.preemption import stoppable
 from genmap_jax.run.runs import Run, read_experiment, writing
+from genmap_jax.run.speed import SPEEDS
 from genmap_jax.run.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +98,7 @@ def signalled(number: int, times: int = 1):
 
 def course(folder: Path) -> list[dict]:
     """The rows of metrics without what the clock says."""
-    return [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows(folder)]
+    return [{k: v for k, v in row.items() if k not in SPEEDS} for row in rows(folder)]
 
 
 @pytest.fixture(scope="module")

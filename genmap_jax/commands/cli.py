@@ -259,7 +259,9 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    """List the runs below a folder: how far each is, and whether it has been evaluated."""
+    """List the runs below a folder: how far each is, and whether it has been evaluated; examples a second and TFLOP/s
+    on each device, the use made of the device's peak where that is known, and the share of wall time that was lost to
+    steps made again after a restart."""
     from genmap_jax.run import runs
 
     if not args.folder.is_dir():
@@ -275,12 +277,17 @@ def _list(args: argparse.Namespace) -> int:
     if not rows:
         print(f"no run below {args.folder.absolute()}")
         return 0
-    print(f"{'experiment':18s} {'data':16s} {'seed':>4s} {'step':>16s}  {'state':20s} run")
+    about = f"{'examples/s':>10s} {'TFLOP/s':>8s} {'use':>5s} {'lost':>5s}"
+    print(f"{'experiment':18s} {'data':16s} {'seed':>4s} {'step':>16s} {about}  {'state':20s} run")
     for row in rows:
         state = "finished" if row["finished"] else "unfinished"
         state += ", evaluated" if row["evaluated"] else ""
-        steps = f"{row['step']}/{row['steps']}"
-        print(f"{row['experiment']:18s} {row['data']:16s} {row['seed']:4d} {steps:>16s}  {state:20s} {row['run']}")
+        steps, speed, time = f"{row['step']}/{row['steps']}", row["speed"], row["time"]
+        about = f"{speed['examples_per_second']:10,.0f} {speed['tflops_per_device']:8.3g}" if speed else f"{'':19s}"
+        about += f" {100 * speed['utilisation']:4.1f}%" if "utilisation" in speed else f"{'':6s}"
+        about += f" {100 * time['lost'] / sum(time.values()):4.1f}%" if time else f"{'':6s}"
+        who = f"{row['experiment']:18s} {row['data']:16s} {row['seed']:4d} {steps:>16s}"
+        print(f"{who} {about}  {state:20s} {row['run']}")
     print(f"{len(rows)} run(s) below {args.folder.absolute()}")
     return 0
 

@@ -120,7 +120,7 @@ class Programs:
         values = lambda state, batch, key: jax.tree.leaves(log_prob(state, batch, key))  # noqa: E731
         return self._fit(self.place.map_examples(values), values, state, self.batch, self.key)
 
-    def _fit(self, compiled: Callable, function: Callable, *arguments: Any) -> Fit:
+    def _fit(self, compiled: Any, function: Callable, *arguments: Any) -> Fit:
         chip, devices = self.where.chip, len(self.where.devices)
         with parallel.tracing_for("tpu"):
             work, lowered = flops(function, *arguments), compiled.lower(*arguments)

@@ -31,6 +31,7 @@ from genmap_jax.run.config import Experiment
 from genmap_jax.run.logs import NonFinite
 from genmap_jax.run.loop import Program
 from genmap_jax.run.runs import Run, command_text, parameter_count
+from genmap_jax.run.speed import last_speeds, time_spent
 from genmap_jax.units import bits_per_dim
 
 PREPARE, BACK = 2**31 - 1, 2**31 - 2  # folded into keys for `Algorithm.prepare` and `.back`: numbers of no batch
@@ -337,6 +338,8 @@ def about(run: Run) -> dict[str, Any]:
         "parameters": parameter_count(run.algorithm, run.state),
         "evaluations": run.algorithm.evaluations,
         "train_seconds": run.seconds,
+        "speed": last_speeds(run.folder),
+        "time": time_spent(run.folder),
         "platform": jax.devices()[0].platform,
         "devices": len(made["devices"]),
         "device_kind": made["devices"][0],

@@ -183,6 +183,22 @@ def _data(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+SPEEDS = {
+    "examples_per_second": "examples/s in training",
+    "tflops_per_device": "TFLOP/s on each device in training",
+    "utilisation": "share of the device's peak in bfloat16",
+    "peak_gib": "GiB in use on a device, at most",
+}
+"""What a card says of the speed of training, of its first seed -> as the page says it."""
+
+
+def shares(spent: dict[str, float]) -> str:
+    """Shares of the wall time, the largest first, as in: step 81 %, evaluation 12 %, start 7 %."""
+    whole = sum(spent.values()) or 1.0
+    parts = sorted(((100 * seconds / whole, kind) for kind, seconds in spent.items()), reverse=True)
+    return ", ".join(f"{kind} {share:.0f} %" for share, kind in parts if share >= 0.5)
+
+
 def numbers(group: Group) -> list[tuple[str, ...]]:
     """(quantity, value, interval, real data, N, every seed) of all that a group has."""
     quantities: dict[str, Quantity | None]
@@ -197,5 +213,12 @@ def numbers(group: Group) -> list[tuple[str, ...]]:
         count = " real, ".join(f"{k:,}" for k in n.n) + (" generated" if len(n.n) == 2 else "")
         seeds = ", ".join(f"{seed}: {digits(v, n.half_width)}" for seed, v in n.seeds)
         shown.append((name, value, n.interval, null, count, seeds))
+    if spent := group.card.get("time"):
+        shown.append(
+            ("wall time of the first seed" if len(group.cards) > 1 else "wall time", shares(spent), "", "", "", "")
+        )
+    for name, title in SPEEDS.items():
+        if value := group.card.get("speed", {}).get(name):
+            shown.append((title, digits(value), "", "", "", ""))
     counts = {name: group.card[name] for name in ("parameters", "steps", "evaluations") if group.card[name] is not None}
     return shown + [(name, f"{count:,}", "", "", "", "") for name, count in counts.items()]

@@ -12,6 +12,7 @@ from typing import Any
 import tqdm
 
 from genmap_jax.files import has_damaged_lines, read_json, read_metrics, write_json, write_text
+from genmap_jax.run.speed import SPEEDS
 
 
 class NonFinite(RuntimeError):
@@ -73,7 +74,7 @@ class Metrics:
                 self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
-        shown = {k: f"{v:.4g}" for k, v in numbers.items() if k not in ("seconds", "examples", "steps_per_second")}
+        shown = {k: f"{v:.4g}" for k, v in numbers.items() if k not in (*SPEEDS, "examples")}
         if self._live:
             self._bar.set_postfix(shown)
         else:

@@ -25,6 +25,7 @@ from genmap_jax import data, parallel
 from genmap_jax.algorithm import Algorithm, Family, like_batch
 from genmap_jax.data.augmentation import AUGMENTATIONS
 from genmap_jax.files import read_json, write_json
+from genmap_jax.flops import flops
 from genmap_jax.keys import example_keys
 from genmap_jax.optim import Optim, stretched
 from genmap_jax.options import check_options
@@ -36,6 +37,7 @@ from genmap_jax.run.launch import FINISHED, NON_FINITE, PREEMPTED, Launch
 from genmap_jax.run.preemption import Preemption
 from genmap_jax.run.processes import by_first
 from genmap_jax.run.runs import Run, claim, measured_at, parameter_count
+from genmap_jax.run.speed import Clock, speeds
 from genmap_jax.run.watchdog import Watchdog
 
 IN_FLIGHT = 8  # steps the host may run ahead; emulated CPU devices deadlock beyond about 33
@@ -71,6 +73,8 @@ class Program:
     """So many seeds are one program, by `jax.vmap` over state, batch and key."""
     step: Callable[..., Any]
     """The compiled train step."""
+    flops: int
+    """Operations of matrix products and convolutions in one step, all devices and seeds together."""
 
 
 # ---- before training -------------------------------------------------------------------------------------------------
@@ -89,13 +93,16 @@ def prepare(cfg: Experiment, family: Family, launch: Launch, together: int = 1) 
         raise ValueError(f"{together} seeds are one program on one device only, not on {place.mesh.size}")
     algorithm = bind(cfg, family, place.axis_name)
     sources = load(cfg, algorithm, launch.data_dir)
-    like = jax.eval_shape(algorithm.init, jax.random.key(0), like_batch(algorithm.reads, cfg.batch_size))
+    key, batch = jax.random.key(0), like_batch(algorithm.reads, cfg.batch_size)
+    like = jax.eval_shape(algorithm.init, key, batch)
+    whole = algorithm if place.axis_name is None else bind(cfg, family)
+    work = together * flops(whole.step, like, batch, key)
     step: Callable[..., Any]
     if together > 1:
         step = jax.jit(jax.vmap(algorithm.step), donate_argnums=0)
     else:
         step = place.compile(algorithm, like)
-    return Program(cfg, family, algorithm, place, sources, together, step)
+    return Program(cfg, family, algorithm, place, sources, together, step, work)
 
 
 def bind(cfg: Experiment, family: Family, axis_name: str | None = None) -> Algorithm:
@@ -192,15 +199,19 @@ def train(
             run.close()
         return FINISHED
     profile.check(launch.profile, cfg.steps - step)
+    clock = Clock([run.folder for run in runs] if chief else [], step)
     if chief:
         for run in runs:
             run.log_to(step, launch)
+    clock.turn("evaluation")
     for run, part in zip(runs, _parts(state, runs), strict=True):
         if step == 0:
             observer.begin(run.at(0, part))
         count, platform = parameter_count(program.algorithm, part), jax.devices()[0].platform
-        _say(f"{cfg.name}: {count:,} parameters, {place.mesh.size} {platform} device(s) ({place.kind}), "
-             f"from step {step} to {cfg.steps}. Run folder: {run.folder}")  # fmt: skip
+        _say(f"{cfg.name}: {count:,} parameters, {program.flops / 1e9:.3g} GFLOP a step, {place.mesh.size} {platform} "
+             f"device(s) ({place.kind}: {place.why}), from step {step} to {cfg.steps}. "
+             f"Run folder: {run.folder}")  # fmt: skip
+    clock.turn("step")
 
     in_flight: deque = deque()
     step_keys = _join([run.keys[1] for run in runs])
@@ -212,11 +223,16 @@ def train(
             while step < cfg.steps:
                 waits_for(f"the batch of step {step + 1}")
                 here = jax.process_index(), jax.process_count()
+                clock.turn("data")
                 batch = _join(
                     [data.batch(program.sources["train"], r.cfg.seed, step, cfg.batch_size, *here) for r in runs]
                 )
+                batch = place.put(batch)
+                idle = all(x.is_ready() for x in jax.tree.leaves(in_flight[-1][1])) if in_flight else True
+                clock.turn("step" if step > began else "compile", was="data" if idle else "step")
                 waits_for(f"step {step + 1}" if step > began else None)  # the first one compiles
-                state, metrics = program.step(state, place.put(batch), step_keys)
+                state, metrics = program.step(state, batch, step_keys)
+                clock.turn("step")
                 step += 1
                 if trace.at(step, state):
                     _say(f"{cfg.name}: {launch.profile} steps are recorded in {trace.folder}")
@@ -241,27 +257,36 @@ def train(
                             waits_for(None)
                             row = run.interval.take() if step % cfg.log_every == 0 else run.interval.means()
                             row |= {"examples": step * cfg.batch_size, "seconds": run.seconds}
-                            row |= {"steps_per_second": (step - mark_step) / elapsed}
+                            rate = (step - mark_step) / elapsed
+                            row |= speeds(rate, cfg.batch_size, program.flops, place.mesh)
+                            clock.turn("evaluation")
                             if evaluate and not run.failed:
                                 row |= observer.validate(run.at(step, part))
                             if sample:
                                 run.draw(observer, step, part)
                             run.write(step, row)
+                            clock.turn("step")
                         if stop or save:
                             waits_for(f"step {step} to be saved")
+                            clock.turn("saving")
                             run.save(step, part)
+                            clock.turn("step")
+                    clock.write(step)
                     mark_step, mark_time = step, time.perf_counter()
                 if stop:
                     break
             waits_for(f"step {step} to be saved")
+            clock.turn("saving")
             for run in runs:
                 run.checkpoints.wait()
+        clock.turn("evaluation")
         code = preempted.code
         if code == FINISHED:
             for run, part in zip(runs, _parts(state, runs), strict=True):
                 if run.failed:
                     continue
                 result = observer.finish(run.at(step, part))
+                clock.write(step)
                 if chief:
                     write_json(run.folder / "result.json", result)
     except ValueError as error:  # a lost peer is one too; in the middle of a run it is not the user's input

@@ -20,6 +20,7 @@ from genmap_jax.lock import lock
 from genmap_jax.options import check_options
 from genmap_jax.run import config as configs
 from genmap_jax.run.config import HARMLESS, Experiment
+from genmap_jax.run.speed import last_speeds, time_spent
 
 if TYPE_CHECKING:  # listing runs must not wait for JAX
     import jax
@@ -215,7 +216,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def progress(folder: Path) -> dict[str, Any]:
-    """How far a run is, from its files alone: name, data, seed, steps done and wanted, finished, evaluated.
+    """How far a run is, from its files alone: name, data, seed, steps done and wanted, finished, evaluated, speed.
 
     Raises ValueError or FileNotFoundError that names the file that is damaged or missing.
     """
@@ -231,4 +232,6 @@ def progress(folder: Path) -> dict[str, Any]:
         "steps": cfg["steps"],
         "finished": result is not None and result["steps"] >= cfg["steps"],
         "evaluated": (folder / "evaluation" / "card.json").exists(),
+        "speed": last_speeds(folder),
+        "time": time_spent(folder),
     }
