@@ -84,6 +84,11 @@ def test_of_a_real_program_they_are_the_gradient():
     assert held.arguments == 4 * (30 * 7 + 2 * 30) and held.outputs >= 4 * (30 * 7 + 1)
 
 
+def test_an_output_over_an_argument_counts_once():
+    double = lambda donated: jax.jit(lambda x: 2 * x, donate_argnums=donated).lower(jnp.zeros(1000)).compile()  # noqa: E731
+    assert compiled.memory(double(())).outputs == 4000 and compiled.memory(double(0)).outputs == 0
+
+
 def test_time_on_links_is_that_of_rings():
     """n devices with parts of B/n bytes each: a reduce-scatter, then an all-gather, send B (n - 1) / n each."""
     each = lambda **found: compiled.seconds_on_links(  # noqa: E731

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from genmap_jax import data
+from genmap_jax.algorithm import like_batch
 from genmap_jax.approximate import vae
 from genmap_jax.commands.cli import main
 from genmap_jax.commands.measure import Observer
 from genmap_jax.files import read_json, read_metrics
+from genmap_jax.flops import flops
 from genmap_jax.report.page import shares
 from genmap_jax.run import loop, runs, speed
 from genmap_jax.run.launch import Launch
@@ -76,8 +78,8 @@ def test_every_moment_is_of_one_kind(tmp_path, monkeypatch):
     clock.write(26)
     spent = speed.time_spent(tmp_path)
     assert spent["lost"] == 34.5 / 2 and spent["step"] == 34.5 / 2 + 6.0 and spent["start"] == 11.0
-    speed.Clock([tmp_path], 20).write(20)  # and again: these 6 steps too, and the first process lost no more than half
-    assert speed.time_spent(tmp_path)["lost"] == 34.5 / 2 + 6.0
+    speed.Clock([tmp_path], 10).write(10)  # and again, at 10: all of these 6 steps, and a quarter more of the first 40
+    assert speed.time_spent(tmp_path)["lost"] == 34.5 * 3 / 4 + 6.0
     assert sum(speed.time_spent(tmp_path).values()) == sum(spent.values())
     assert shares({"step": 3.0, "lost": 0.0, "start": 1.0}) == "step 75 %, start 25 %"
 
@@ -88,6 +90,18 @@ def trained(folder: Path, step=None, cfg=CFG) -> loop.Program:
     program = dataclasses.replace(program, step=step or program.step)
     loop.train(program, [cfg], [folder], Launch(devices=1, tensorboard=False), Observer(program, 20))
     return program
+
+
+@pytest.mark.parametrize("flags", [{}, {"parallel": "pmap"}])
+def test_operations_are_those_of_one_update(flags):
+    """Of the whole batch on any number of devices, and of all seeds that are trained together."""
+    algorithm = loop.bind(CFG, vae.FAMILY)
+    key, batch = jax.random.key(0), like_batch(algorithm.reads, CFG.batch_size)
+    one = flops(algorithm.step, jax.eval_shape(algorithm.init, key, batch), batch, key)
+    assert one > 2 * 64 * 8 * CFG.batch_size
+    assert loop.prepare(CFG, vae.FAMILY, Launch(devices=8 if flags else 1, **flags)).flops == one
+    if not flags:
+        assert loop.prepare(CFG, vae.FAMILY, Launch(devices=1), together=3).flops == 3 * one
 
 
 def test_a_run_says_where_its_time_went(tmp_path, capsys, monkeypatch):

@@ -169,7 +169,7 @@ def largest_batch(cfg: Experiment, family: Family, where: Slice, fsdp: bool = Fa
             slope = max(1.0, (high - low) / (b - a))
             batch = int(b + (0.97 * where.chip.memory - high) / slope)
         batch = int(min(max(batch, fits + unit), least_too_many - unit, 16 * max(fits, unit))) // unit * unit
-        if batch < unit or batch in needs:
+        if batch < unit:
             break
     return fits
 
