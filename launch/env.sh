@@ -54,7 +54,7 @@ prepare() {
   rm -f "$venv/installed" # so that an install which does not finish is done again
   echo "$extra" >"$venv/extra"
   say "installing into .venv (this once, a minute or two)"
-  "$python" -m pip install --quiet --disable-pip-version-check \
+  "$python" -m pip install --quiet --disable-pip-version-check --no-compile \
     -e "${root}[dev${extra:+,$extra}]" -c "$root/constraints.txt"
   stamp "$extra" >"$venv/installed"
 }
