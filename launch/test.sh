@@ -12,6 +12,10 @@ prepare
 tune
 cd "$root"
 
+# There is a process for each core: the threads that NumPy and PyTorch would add to each only wait for one another, and a
+# test of small matrices takes forty times as long.
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
 tests() { "$python" -m pytest -n auto --dist loadfile -m "$@"; }
 none=5 # what pytest says when there was no such test
 whole="${1-}"
