@@ -231,12 +231,16 @@ def check_parts(batch_size: int, accumulate: int) -> None:
 def in_parts(function: Callable[[Any], Any], examples: Any, parts: int) -> Any:
     """`function` of a batch [B, ...], which treats each example alone, with the memory of one of `parts` micro-batches.
 
-    Raises ValueError if B does not divide.
+    B may be any number: the last of the micro-batches are filled up, and what fills them is dropped again.
     """
     if parts == 1:
         return function(examples)
+    size = batch_size(examples)
+    if size % parts:
+        rows = np.resize(np.arange(size), size + -size % parts)
+        examples = jax.tree.map(lambda x: x[rows], examples)
     out = jax.lax.map(function, split_batch(examples, parts))  # example i: number i // parts of part i % parts
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), out)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:size], out)
 
 
 def split_batch(tree: Any, parts: int) -> Any:

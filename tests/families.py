@@ -154,7 +154,7 @@ FAMILIES = {
     "vae_vectors": Case(
         vae.FAMILY, vae.Config(space=vectors(3), latent=2, hidden=(8,), importance_samples=4), "lower_bound"
     ),
-    "ebm": Case(ebm.FAMILY, ebm.Config(space=DIGITS, **EBM, ema_halflife=50.0), "estimate"),
+    "ebm": Case(ebm.FAMILY, ebm.Config(space=DIGITS, **EBM, accumulate=2, ema_halflife=50.0), "estimate"),
     "ebm_vectors": Case(ebm.FAMILY, ebm.Config(space=vectors(3), **EBM), "estimate"),
     "diffusion": Case(
         diffusion.FAMILY,

@@ -43,6 +43,11 @@ vae_digits: eval_examples 0|1|-3, eval-examples 1 --dry-run, seed 4294967295 --s
 vae_digits: name ..|../x|/tmp/x|a/b|., data nonsense|toy/nonsense|digits/1.0.0|../digits|/etc|pair/digits
 vae_digits: budget 0|-1|inf|nan, devices 0|-1|99999, seeds 0|-1, measured-samples 0|5|-1
 vae_digits: profile 0|-1|x, steps 20 --profile 11
+vae_digits: model.dtype float16, model.accumulate 0|-1|3
+ebm_digits: model.dtype float16, model.accumulate 0|-1|3
+flow_digits: model.dtype float16, model.accumulate 0|-1|3
+cyclegan_digits: model.dtype float16, model.accumulate 0|-1|3
+gan_digits: model.dtype float16
 ddpm_digits: model.dtype float16, model.accumulate 0|-1|3
 score_digits: model.dtype float16, model.accumulate 0|-1|3
 vae_digits: stuck-after 0|-1|nan|inf, fsdp --parallel pmap, wandb, text.tokenizer characters, text.packed

@@ -29,8 +29,23 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax import keys as per_example
-from genmap_jax.algorithm import Algorithm, Array, Batch, Cond, Family, Key, LogProb, Params, averaged, check_cond
+from genmap_jax.algorithm import (
+    Algorithm,
+    Array,
+    Batch,
+    Cond,
+    Family,
+    Key,
+    LogProb,
+    Params,
+    averaged,
+    check_batch,
+    check_cond,
+    check_parts,
+    in_parts,
+)
 from genmap_jax.keys import example_keys
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.objectives import contrastive_divergence as cd
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.options import Count, Natural, NotNegative, Positive, Range, Share, check_options
@@ -89,6 +104,12 @@ class Config:
     """Number of temperatures between the reference and the model in that estimate. Too few make log Z too small, and so
     the likelihood too large."""
 
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of f have this type in training and sampling, its last layer apart. Parameters, states
+    of chains, energies, the loss and the likelihood are always float32."""
+    accumulate: Count = 1
+    """An update runs its chains and computes its gradient over this many micro-batches, one after another, to save
+    memory."""
     optim: Optim = Optim()
     """The optimizer of f."""
     ema_halflife: Positive | None = None
@@ -97,6 +118,7 @@ class Config:
 
 
 # ---- networks: features of z = (x - mu) / s -> f [B] -----------------------------------------------------------------
+# In the type of their input; the last layer is float32, for all that counts of f are its differences.
 
 
 class MLP(nn.Module):
@@ -109,8 +131,8 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:  # [B, ...] -> [B]
         h = x.reshape(x.shape[0], -1)
         for _ in range(self.depth):
-            h = nn.silu(nn.Dense(self.width)(h))
-        return nn.Dense(1, kernel_init=nn.initializers.zeros)(h)[:, 0]
+            h = nn.silu(nn.Dense(self.width, dtype=h.dtype)(h))
+        return nn.Dense(1, kernel_init=nn.initializers.zeros)(widened(h))[:, 0]
 
 
 class ConvNet(nn.Module):
@@ -121,15 +143,15 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # [B, H, W, C] -> [B]
-        h = nn.Conv(self.width, (3, 3))(x)
+        h = nn.Conv(self.width, (3, 3), dtype=x.dtype)(x)
         for stage, width in enumerate((self.width, self.width, 2 * self.width, 2 * self.width)):
             if stage:
                 h = nn.avg_pool(h, (2, 2), (2, 2))
             for _ in range(self.depth):
-                r = nn.Conv(width, (3, 3))(nn.silu(h))
-                r = nn.Conv(width, (3, 3))(nn.silu(r))
-                h = r + (h if h.shape[-1] == width else nn.Conv(width, (1, 1), use_bias=False)(h))
-        h = jnp.sum(nn.silu(h), axis=(1, 2))
+                r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(h))
+                r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(r))
+                h = r + (h if h.shape[-1] == width else nn.Conv(width, (1, 1), use_bias=False, dtype=h.dtype)(h))
+        h = jnp.sum(widened(nn.silu(h)), axis=(1, 2))
         return nn.Dense(1, kernel_init=nn.initializers.zeros)(h)[:, 0]
 
 
@@ -154,7 +176,7 @@ def features(cfg: Config, x: Array) -> Array:
 def tilt(cfg: Config, params: Params, x: Array) -> Array:
     """f(x): what the network adds to the energy of the reference, in nats. [B, *shape] -> [B]"""
     expect((None, *cfg.space.shape), x=x)
-    return cast(Array, network(cfg).apply(params, features(cfg, x)))
+    return cast(Array, network(cfg).apply(params, *in_type(cfg.dtype, features(cfg, x))))
 
 
 def energy(cfg: Config, params: Params, x: Array) -> Array:
@@ -208,8 +230,9 @@ class Normalised(NamedTuple):
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind an energy-based model to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
+    check_parts(batch_size, cfg.accumulate)
     tx = optimizer(cfg.optim, batch_size)
-    reads = {cfg.space.field: cfg.space}
+    reads, exact = {cfg.space.field: cfg.space}, dataclasses.replace(cfg, dtype="float32")
 
     def observe(batch: Batch, keys: Array) -> Array:
         return cfg.space.dequantise(batch[cfg.space.field], keys)
@@ -236,14 +259,15 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return cfg.space.requantise(loop_frames(step, x, cfg.sample_steps, frames))
 
     def normalise(state: cd.State, key: Key) -> Normalised:
-        return Normalised(state, log_partition(cfg, averaged(state), key))
+        return Normalised(state, log_partition(exact, averaged(state), key))
 
     def log_prob(state: cd.State | Normalised, batch: Batch, key: Key) -> LogProb:
+        check_batch(reads, batch)
         key_u, key_z = jax.random.split(key)
         state, z = state if isinstance(state, Normalised) else normalise(state, key_z)
-        data = batch[cfg.space.field]
-        x = observe(batch, example_keys(key_u, len(data)))
-        weight = cfg.space.log_cell - energy(cfg, averaged(state), x)
+        keys = example_keys(key_u, len(batch[cfg.space.field]))
+        energies = lambda part: energy(exact, averaged(state), observe(*part))  # noqa: E731
+        weight = cfg.space.log_cell - in_parts(energies, (batch, keys), cfg.accumulate)
         common = lambda stderr: jnp.full_like(weight, stderr)  # noqa: E731  log Z is that of all examples
         bound = "dequantised_upper_bound" if cfg.space.image else "upper_bound"
         upper = LogProb(weight - z.lower, bound, common_stderr=common(z.lower_stderr))
@@ -259,6 +283,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         alpha=cfg.alpha,
         ema_halflife=cfg.ema_halflife,
         axis_name=axis_name,
+        accumulate=cfg.accumulate,
     )
     return Algorithm(
         reads=reads,

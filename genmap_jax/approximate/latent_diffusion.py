@@ -132,12 +132,15 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
 
         params, opt_state = {}, {}
         metrics: Metrics = {}
-        for part, loss in (
-            ("vae", lambda params: mean_terms(elbo_loss(params, each(for_vae), batch))),
-            ("prior", lambda params: mean_terms(prior_loss(params, each(for_prior), latents))),
+        for part, loss, examples, accumulate in (
+            ("vae", elbo_loss, (each(for_vae), batch), outer.accumulate),
+            ("prior", prior_loss, (each(for_prior), latents), inner.accumulate),
         ):
             now = state.params[part], state.opt_state[part]
-            params[part], opt_state[part], value, aux = player(loss, *now, tx[part], axis_name)
+            mean_loss = lambda params, keys, batch, loss=loss: mean_terms(loss(params, keys, batch))  # noqa: E731
+            params[part], opt_state[part], value, aux = player(
+                mean_loss, *now, tx[part], axis_name, examples, accumulate
+            )
             metrics |= {f"{part}_loss": value, **aux}
         total = parallel.total(size, axis_name)
         ema = ema_update(state.ema, params, state.step, total, cfg.ema_halflife)
@@ -163,13 +166,13 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return jax.lax.map(lambda z: vae.draw(outer, averaged(state)["vae"], jax.random.clone(keys), z), z)
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        params, x = averaged(state), batch[name]
+        params, x, exact = averaged(state), batch[name], dataclasses.replace(outer, dtype="float32")
 
         def one(k):
             for_z, for_bound = jax.random.split(jax.random.fold_in(key, k))
-            z, log_q = encoded(outer, params["vae"], example_keys(for_z, len(x)), x)
+            z, log_q = encoded(exact, params["vae"], example_keys(for_z, len(x)), x)
             inside = latent.log_prob(as_prior(state), {inner.space.field: z}, for_bound)
-            return vae.log_likelihood(outer, params["vae"], x, z) + inside.nats - log_q
+            return vae.log_likelihood(exact, params["vae"], x, z) + inside.nats - log_q
 
         nats = jax.lax.map(one, jnp.arange(cfg.bound_samples))  # [K, B]
         stderr = nats.std(0, ddof=1) / cfg.bound_samples**0.5 if cfg.bound_samples > 1 else None

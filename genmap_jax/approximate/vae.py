@@ -33,12 +33,16 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
+    check_batch,
     check_cond,
+    check_parts,
+    in_parts,
     init_state,
     minimise,
 )
 from genmap_jax.keys import example_keys
 from genmap_jax.likelihoods import discretised_logistic, gaussian
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.objectives import elbo
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
@@ -75,6 +79,11 @@ class Config:
     importance_samples: Count = 64
     """Number K of samples of the importance-weighted bound at evaluation (Burda et al. 2016: up to 5,000); 1 is the
     ELBO."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of encoder and decoder have this type in training and sampling. Parameters, the loss and
+    the likelihood are always float32."""
+    accumulate: Count = 1
+    """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """The optimizer of encoder and decoder."""
     ema_halflife: Positive | None = None
@@ -82,7 +91,7 @@ class Config:
     takes the last parameters."""
 
 
-# ---- networks --------------------------------------------------------------------------------------------------------
+# ---- networks: in the type of their input, with float32 parameters ---------------------------------------------------
 
 
 class MLP(nn.Module):
@@ -94,8 +103,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         for width in self.hidden:
-            x = nn.silu(nn.Dense(width)(x))
-        return nn.Dense(self.out)(x)
+            x = nn.silu(nn.Dense(width, dtype=x.dtype)(x))
+        return nn.Dense(self.out, dtype=x.dtype)(x)
 
 
 class Residual(nn.Module):
@@ -103,9 +112,9 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        channels = x.shape[-1]
-        h = nn.Conv(channels, (3, 3))(nn.silu(x))
-        return x + nn.Conv(channels, (3, 3), kernel_init=nn.initializers.zeros)(nn.silu(h))
+        channels, zeros = x.shape[-1], nn.initializers.zeros
+        h = nn.Conv(channels, (3, 3), dtype=x.dtype)(nn.silu(x))
+        return x + nn.Conv(channels, (3, 3), kernel_init=zeros, dtype=x.dtype)(nn.silu(h))
 
 
 class ConvEncoder(nn.Module):
@@ -118,10 +127,10 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, x):  # [B, H, W, C] -> [B, out]
         for stage, channels in enumerate(self.channels):
-            x = nn.Conv(channels, (3, 3), strides=1 if stage == 0 else 2)(x)
+            x = nn.Conv(channels, (3, 3), strides=1 if stage == 0 else 2, dtype=x.dtype)(x)
             for _ in range(self.blocks):
                 x = Residual()(x)
-        return nn.Dense(self.out)(nn.silu(x).reshape(x.shape[0], -1))
+        return nn.Dense(self.out, dtype=x.dtype)(nn.silu(x).reshape(x.shape[0], -1))
 
 
 class ConvDecoder(nn.Module):
@@ -136,13 +145,13 @@ class ConvDecoder(nn.Module):
         height, width, out = self.shape
         factor = 2 ** (len(self.channels) - 1)
         coarsest = (height // factor, width // factor, self.channels[-1])
-        x = nn.Dense(math.prod(coarsest))(z).reshape(-1, *coarsest)
+        x = nn.Dense(math.prod(coarsest), dtype=z.dtype)(z).reshape(-1, *coarsest)
         for stage, channels in enumerate(reversed(self.channels)):
             if stage:
-                x = nn.Conv(channels, (3, 3))(x.repeat(2, axis=1).repeat(2, axis=2))
+                x = nn.Conv(channels, (3, 3), dtype=x.dtype)(x.repeat(2, axis=1).repeat(2, axis=2))
             for _ in range(self.blocks):
                 x = Residual()(x)
-        return nn.Conv(out, (3, 3))(nn.silu(x))
+        return nn.Conv(out, (3, 3), dtype=x.dtype)(nn.silu(x))
 
 
 class VAE(nn.Module):
@@ -168,13 +177,13 @@ class VAE(nn.Module):
         x = self.cfg.space.to_grid(x)
         if self.cfg.network == "mlp":
             x = x.reshape(x.shape[0], -1)
-        mu, logvar = jnp.split(self.encoder(x), 2, axis=-1)
+        mu, logvar = jnp.split(widened(self.encoder(*in_type(self.cfg.dtype, x))), 2, axis=-1)
         return mu, logvar
 
     def decode(self, z: Array) -> tuple[Array, Array]:
         """z [B, Z] -> mean, log_scale of p(x | z), each [B, *shape]; those of images are in grey levels."""
         cfg = self.cfg
-        out = self.decoder(z)
+        out = widened(self.decoder(*in_type(cfg.dtype, z)))
         if cfg.scale == "output":
             mean, log_scale = jnp.split(out, 2, axis=-1)
         else:
@@ -281,6 +290,7 @@ def check(cfg: Config) -> None:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a VAE to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
+    check_parts(batch_size, cfg.accumulate)
     tx = optimizer(cfg.optim, batch_size)
     reads = {cfg.space.field: cfg.space}
 
@@ -303,14 +313,19 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return decode(cfg, averaged(state), slerp(a, b, t))[0]  # the mean, in grey levels
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        x = batch[cfg.space.field]
-        keys = example_keys(key, len(x))
-        return elbo.importance_bound(log_weights(cfg, averaged(state), keys, x, cfg.importance_samples))
+        check_batch(reads, batch)
+        exact, params, x = dataclasses.replace(cfg, dtype="float32"), averaged(state), batch[cfg.space.field]
+
+        def bound(part: tuple[Key, Array]) -> LogProb:
+            keys, x = part
+            return elbo.importance_bound(log_weights(exact, params, keys, x, cfg.importance_samples))
+
+        return in_parts(bound, (example_keys(key, len(x)), x), cfg.accumulate)
 
     return Algorithm(
         reads=reads,
         init=init,
-        step=minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name),
+        step=minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name, accumulate=cfg.accumulate),
         sample=sample,
         log_prob=log_prob,
         evaluations=1,

@@ -20,7 +20,18 @@ from jax.sharding import PartitionSpec as P
 
 from genmap_jax import keys as per_example
 from genmap_jax import parallel
-from genmap_jax.algorithm import Array, Batch, Key, Metrics, Params, batch_size, ema_update, mean_terms, player
+from genmap_jax.algorithm import (
+    Array,
+    Batch,
+    Key,
+    Metrics,
+    Params,
+    batch_size,
+    ema_update,
+    in_parts,
+    mean_terms,
+    player,
+)
 from genmap_jax.keys import example_keys
 
 
@@ -90,6 +101,7 @@ def persistent(
     alpha: float = 0.0,
     ema_halflife: float | None = None,
     axis_name: str | None = None,
+    accumulate: int = 1,
 ) -> Callable[[State, Batch, Key], tuple[State, Metrics]]:
     """The train step of an energy-based model.
 
@@ -99,6 +111,8 @@ def persistent(
     chain: (x -> energies, x, keys [B]) -> x, the Markov chain of one update.
     reinit: see `start`. alpha: see `terms`.
     ema_halflife: in examples; see `algorithm.ema_update`.
+    accumulate: micro-batches of chains and of the gradient, see `algorithm.mean_gradient`. A place in the batch owns
+        its chains, so that parts of it do not see each other.
     """
 
     def step(state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
@@ -110,13 +124,16 @@ def persistent(
 
         # 2. Negative examples: continue persistent chains under the present energy.
         x, chains = start(state.buffer, restart(keys_fresh), keys_start, reinit)
-        x_model = chain(lambda x: energy(state.params, x), x, keys_chain)
+        run = lambda part: chain(lambda x: energy(state.params, x), *part)  # noqa: E731
+        x_model = in_parts(run, (x, keys_chain), accumulate)
 
         # 3. One step down the difference of mean energies; the samples are constants in it.
-        def loss(params):
+        def loss(params, x_data, x_model):
             return mean_terms(terms(energy(params, x_data), energy(params, x_model), alpha))
 
-        params, opt_state, value, metrics = player(loss, state.params, state.opt_state, tx, axis_name)
+        params, opt_state, value, metrics = player(
+            loss, state.params, state.opt_state, tx, axis_name, (x_data, x_model), accumulate
+        )
         ema = ema_update(state.ema, params, state.step, parallel.total(size, axis_name), ema_halflife)
 
         # 4. The chains go back to where they came from.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from genmap_jax.implicit.biggan.config import Config
 from genmap_jax.nn import unet
 from genmap_jax.nn.batch_norm import BatchNorm
-from genmap_jax.nn.products import einsum_float32
+from genmap_jax.nn.products import einsum_float32, widened
 from genmap_jax.nn.unet import downsample, upsample
 
 Array = jax.Array
@@ -143,7 +143,7 @@ class Generator(nn.Module):
             if x.shape[1] == cfg.attention:
                 x = Attention()(x)
         x = BatchNorm(None, self.axis_name, self.decay)(x.astype(jnp.float32), None, train)
-        return conv(nn.relu(x), C)
+        return widened(conv(nn.relu(x).astype(cfg.dtype), C))
 
 
 # ---- the discriminator -----------------------------------------------------------------------------------------------

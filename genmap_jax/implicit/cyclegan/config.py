@@ -36,6 +36,9 @@ class Config:
     """How often a discriminator halves the resolution. It judges patches of 16, 34, 70, 142, 286 pixels with 1 to 5."""
     init_std: Positive = 0.02
     """Standard deviation of initial weights."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of all networks have this type in training and sampling. Parameters, normalisations,
+    images, losses and pools are always float32."""
 
     # ---- what is minimised
     loss: Literal["least_squares", "nonsaturating"] = "least_squares"
@@ -65,6 +68,9 @@ class Config:
     dither: bool = False
     """Whether discriminators see real and translated images with noise one grey level wide, so that the grid of grey
     values does not tell them apart. It helps where grey values are few."""
+    accumulate: Count = 1
+    """An update translates and computes its gradients over this many micro-batches, one after another, to save
+    memory."""
     ema_halflife: Positive | None = None
     """Half-life of the averaged generators that samples come from, in examples. None samples from the generators."""
     optim: Optim = Optim(lr=2e-4, b1=0.5, b2=0.999, clip=0.0)

@@ -28,7 +28,9 @@ from genmap_jax.algorithm import (
     Metrics,
     Params,
     check_cond,
+    check_parts,
     ema_update,
+    in_parts,
     mean_terms,
     player,
 )
@@ -75,6 +77,7 @@ def averaged(state: State) -> Params:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """The translator as the runner sees it. Raises ValueError that names the field and the fix."""
     check(cfg)
+    check_parts(batch_size, cfg.accumulate)
     tx, space = optimizer(cfg.optim, batch_size), cfg.space
     given, example = DOMAINS[cfg.direction]
     reads = {example: space, given: space}
@@ -108,17 +111,22 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         noise, keys_g, keys_d, keys_pool = per_example.split(example_keys(key, size, axis_name), 4)
 
         def update_g(state: State) -> tuple[State, Metrics]:
-            loss = lambda params_g: mean_terms(generator_terms(cfg, params_g, state.params_d, real, noise, keys_g))  # noqa: E731
-            params_g, opt_g, value, metrics = player(loss, state.params_g, state.opt_g, tx, axis_name)
+            loss = lambda params_g, *part: mean_terms(generator_terms(cfg, params_g, state.params_d, *part))  # noqa: E731
+            params_g, opt_g, value, metrics = player(
+                loss, state.params_g, state.opt_g, tx, axis_name, (real, noise, keys_g), cfg.accumulate
+            )
             return dataclasses.replace(state, params_g=params_g, opt_g=opt_g), {"loss_g": value, **metrics}
 
         def update_d(state: State) -> tuple[State, Metrics]:
-            loss = lambda params_d: mean_terms(discriminator_terms(cfg, params_d, real, seen, keys_d))  # noqa: E731
-            params_d, opt_d, value, metrics = player(loss, state.params_d, state.opt_d, tx, axis_name)
+            loss = lambda params_d, *part: mean_terms(discriminator_terms(cfg, params_d, *part))  # noqa: E731
+            params_d, opt_d, value, metrics = player(
+                loss, state.params_d, state.opt_d, tx, axis_name, (real, seen, keys_d), cfg.accumulate
+            )
             return dataclasses.replace(state, params_d=params_d, opt_d=opt_d), {"loss_d": value, **metrics}
 
-        # The same translations again, on purpose: the compiler makes them once for both players.
-        fakes, _ = translations(cfg, state.params_g, real, jax.random.clone(noise))
+        # The same translations again, on purpose: of a whole batch, the compiler makes them once for both players.
+        made = lambda part: translations(cfg, state.params_g, *part)[0]  # noqa: E731
+        fakes = in_parts(made, (real, jax.random.clone(noise)), cfg.accumulate)
         seen = {way: shown(cfg, real["source"], fake) for way, fake in fakes.items()}
         pools = {}
         for i, (way, pool) in enumerate(state.pools.items()):

@@ -1,11 +1,14 @@
 """Generators and discriminators of image translation: ResNet, U-Net, PatchGAN, and CUT's heads.
 
 All take and give images [B, H, W, C] with values in [-1, 1], and normalise each channel of each image by its own mean
-and variance (Ulyanov et al. 2016, arXiv:1607.08022), so that no example depends on the batch around it.
+and variance (Ulyanov et al. 2016, arXiv:1607.08022), so that no example depends on the batch around it. Layers
+compute in the type of their input, float32 or bfloat16; parameters and statistics are float32.
 
 Differs from the papers: pix2pix normalises by the batch, which with its batch size of 1 is the same but for a gain and
 a bias; CUT resamples with antialiasing filters, and its initial weights have a variance by layer.
 """
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 from genmap_jax import keys as per_example
 from genmap_jax.implicit.cyclegan.config import Config
 from genmap_jax.nn.fir import correlate, correlate_wide, transposed
+from genmap_jax.nn.products import in_type, widened
 
 Array = jax.Array
 
@@ -27,8 +31,9 @@ def instance_norm(x: Array) -> Array:
 
     In two passes, so that a large mean costs the variance no digits.
     """
-    x = x - x.mean((1, 2), keepdims=True)
-    return x * jax.lax.rsqrt(jnp.square(x).mean((1, 2), keepdims=True) + EPSILON)
+    y = widened(x)
+    y = y - y.mean((1, 2), keepdims=True)
+    return (y * jax.lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + EPSILON)).astype(x.dtype)
 
 
 def generator(cfg: Config) -> nn.Module:
@@ -56,7 +61,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
         x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
-        return (correlate if self.size == 3 else correlate_wide)(x, kernel) + bias
+        return (correlate if self.size == 3 else correlate_wide)(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
 
 
 class Up(nn.Module):
@@ -71,7 +76,7 @@ class Up(nn.Module):
         H, W, C = x.shape[1:]
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, C, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
-        return transposed(x, kernel)[:, 1 : 2 * H + 1, 1 : 2 * W + 1] + bias
+        return transposed(x, kernel.astype(x.dtype))[:, 1 : 2 * H + 1, 1 : 2 * W + 1] + bias.astype(x.dtype)
 
 
 class Resnet(nn.Module):
@@ -85,11 +90,13 @@ class Resnet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, keys: Array) -> tuple[Array, list[Array]]:
-        cfg, features, init = self.cfg, [x], nn.initializers.normal(self.cfg.init_std)
+        cfg, init = self.cfg, nn.initializers.normal(self.cfg.init_std)
+        (x,) = in_type(cfg.dtype, x)
+        features = [x]
         normal = lambda x: nn.relu(instance_norm(x))  # noqa: E731
         x = normal(Conv(cfg.width, 7, init)(x))
         for widening in (2, 4):
-            x = nn.Conv(widening * cfg.width, (3, 3), strides=2, padding=1, kernel_init=init)(x)
+            x = nn.Conv(widening * cfg.width, (3, 3), strides=2, padding=1, kernel_init=init, dtype=x.dtype)(x)
             features.append(x)
             x = normal(x)
         for i in range(cfg.blocks):
@@ -99,7 +106,7 @@ class Resnet(nn.Module):
                 features.append(x)
         for widening in (2, 1):
             x = normal(Up(widening * cfg.width, 3, init)(x))
-        return jnp.tanh(Conv(cfg.space.shape[-1], 7, init)(x)), features
+        return jnp.tanh(widened(Conv(cfg.space.shape[-1], 7, init)(x))), features
 
 
 class UNet(nn.Module):
@@ -112,10 +119,11 @@ class UNet(nn.Module):
     def __call__(self, x: Array, keys: Array) -> tuple[Array, list[Array]]:
         cfg, init = self.cfg, nn.initializers.normal(self.cfg.init_std)
         widths = [cfg.width * min(2**i, WIDEST) for i in range(cfg.depth)]
+        (x,) = in_type(cfg.dtype, x)
         skips: list[Array] = []
         for i, width in enumerate(widths):
             x = nn.leaky_relu(x, SLOPE) if i else x
-            x = nn.Conv(width, (4, 4), strides=2, padding=1, kernel_init=init)(x)
+            x = nn.Conv(width, (4, 4), strides=2, padding=1, kernel_init=init, dtype=x.dtype)(x)
             if 0 < i < cfg.depth - 1:  # neither the pixels nor the innermost layer, where one pixel may be all there is
                 x = instance_norm(x)
             skips.append(x)
@@ -125,7 +133,7 @@ class UNet(nn.Module):
             if cfg.dropout and 1 <= i <= 3:
                 x = per_example.dropout(per_example.fold(keys, i), x, cfg.dropout)
             x = jnp.concatenate([x, skips.pop()], axis=-1)
-        return jnp.tanh(Up(cfg.space.shape[-1], 4, init)(nn.relu(x))), []
+        return jnp.tanh(widened(Up(cfg.space.shape[-1], 4, init)(nn.relu(x)))), []
 
 
 class PatchGAN(nn.Module):
@@ -139,12 +147,14 @@ class PatchGAN(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         cfg, init = self.cfg, nn.initializers.normal(self.cfg.init_std)
+        (x,) = in_type(cfg.dtype, x)
+        conv = partial(nn.Conv, kernel_size=(4, 4), padding=1, kernel_init=init, dtype=x.dtype)
         for i in range(cfg.patch_layers + 1):
             strides = 2 if i < cfg.patch_layers else 1
             width = cfg.width * min(2**i, WIDEST)
-            x = nn.Conv(width, (4, 4), strides=strides, padding=1, kernel_init=init)(x)
+            x = conv(width, strides=strides)(x)
             x = nn.leaky_relu(instance_norm(x) if i else x, SLOPE)
-        return nn.Conv(1, (4, 4), padding=1, kernel_init=init)(x)[..., 0]
+        return widened(conv(1)(x))[..., 0]
 
 
 class Heads(nn.Module):
@@ -156,8 +166,8 @@ class Heads(nn.Module):
     def __call__(self, features: list[Array]) -> list[Array]:
         width, init = self.cfg.embedding, nn.initializers.normal(self.cfg.init_std)
         out = []
-        for x in features:
-            h = nn.relu(nn.Dense(width, kernel_init=init)(x))
-            h = nn.Dense(width, kernel_init=init)(h)
+        for x in in_type(self.cfg.dtype, *features):
+            h = nn.relu(nn.Dense(width, kernel_init=init, dtype=x.dtype)(x))
+            h = widened(nn.Dense(width, kernel_init=init, dtype=x.dtype)(h))
             out.append(h * jax.lax.rsqrt(jnp.square(h).sum(-1, keepdims=True) + 1e-12))
         return out

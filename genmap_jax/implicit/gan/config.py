@@ -46,6 +46,9 @@ class Config:
     equalised: bool = False
     """Whether both networks have an equalised learning rate: weights are stored with unit variance and scaled when
     used (Karras et al. 2018)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of both networks have this type in training and sampling, D's last layer apart.
+    Parameters, normalisations, logits, losses and penalties are always float32."""
 
     # ---- the game
     loss: adversarial.Loss = "relativistic"

@@ -6,9 +6,12 @@ All generators take z [B, latent] and labels [B] or None and give x [B, *space.s
 Convolutions that are slow on a CPU are written in an equal, faster form: 4x4 ones of stride 2, plain and transposed, as
 2x2 ones of stride 1 on rearranged pixels (Shi et al. 2016, arXiv:1609.05158), which are products with windows of
 pixels; grouped ones as one product for each position of the kernel.
+
+Layers compute in the type of their input, float32 or bfloat16; parameters, statistics and logits are float32.
 """
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -17,6 +20,7 @@ import jax.numpy as jnp
 from genmap_jax import parallel
 from genmap_jax.implicit.gan.config import Config
 from genmap_jax.nn.batch_norm import BatchNorm
+from genmap_jax.nn.products import in_type, widened
 
 Array = jax.Array
 
@@ -49,29 +53,35 @@ class Generator(nn.Module):
         if cfg.classes is not None and cfg.condition_g == "concat":
             code = nn.Embed(cfg.classes, cfg.latent, embedding_init=nn.initializers.normal(1.0))(label)
             z = jnp.concatenate([z, code], axis=1)
+        (z,) = in_type(cfg.dtype, z)
+        dense, conv = partial(nn.Dense, dtype=z.dtype), partial(nn.Conv, kernel_size=(3, 3), dtype=z.dtype)
         if cfg.network == "mlp":
-            return nn.Dense(math.prod(cfg.space.shape))(Hidden(cfg.width, cfg.depth)(z)).reshape(-1, *cfg.space.shape)
+            x = dense(math.prod(cfg.space.shape))(Hidden(cfg.width, cfg.depth)(z))
+            return widened(x).reshape(-1, *cfg.space.shape)
         H, W, C = cfg.space.shape
         h, w = H >> cfg.depth, W >> cfg.depth
         if cfg.network == "conv":
-            x = nn.Dense(h * w * cfg.width)(z).reshape(-1, h, w, cfg.width)
+            x = dense(h * w * cfg.width)(z).reshape(-1, h, w, cfg.width)
             for _ in range(cfg.depth):
                 x = Block(cfg.width)(Block(cfg.width)(x))
                 x = x.repeat(2, axis=1).repeat(2, axis=2)  # nearest; the next 3x3 convolution smooths
-            return nn.Conv(C, (3, 3))(act(Block(cfg.width)(x)))
+            return widened(conv(C)(act(Block(cfg.width)(x))))
         if cfg.network == "dcgan":
             classes = cfg.classes if cfg.condition_g == "batch_norm" else None
-            normal = lambda x: nn.relu(BatchNorm(classes, self.axis_name)(x, label, train))  # noqa: E731
-            x = normal(nn.Dense(h * w * cfg.width)(z).reshape(-1, h, w, cfg.width))
+
+            def normal(x: Array) -> Array:
+                return nn.relu(BatchNorm(classes, self.axis_name)(widened(x), label, train)).astype(x.dtype)
+
+            x = normal(dense(h * w * cfg.width)(z).reshape(-1, h, w, cfg.width))
             for i in range(cfg.depth):
                 x = normal(Up(cfg.width >> (i + 1))(x))
-            return nn.Conv(C, (3, 3))(x)
+            return widened(conv(C)(x))
         basis = self.param("basis", nn.initializers.normal(1.0), (h, w, cfg.width))
-        x = basis[None] * nn.Dense(cfg.width, use_bias=False)(z)[:, None, None]
+        x = basis[None].astype(z.dtype) * dense(cfg.width, use_bias=False)(z)[:, None, None]
         for i in range(cfg.depth + 1):
             x = smooth_up(x) if i else x
             x = Bottleneck(cfg.depth)(Bottleneck(cfg.depth)(x))
-        return nn.Dense(C, use_bias=False)(x)
+        return widened(dense(C, use_bias=False)(x))
 
 
 class Discriminator(nn.Module):
@@ -84,27 +94,30 @@ class Discriminator(nn.Module):
         cfg = self.cfg
         if cfg.classes is not None and cfg.condition_d == "concat":
             x = append_code(x, jax.nn.one_hot(label, cfg.classes))
+        (x,) = in_type(cfg.dtype, x)
+        dense = partial(nn.Dense, dtype=x.dtype)
+        conv = partial(nn.Conv, kernel_size=(3, 3), kernel_init=he_initializer(), dtype=x.dtype)
         if cfg.network == "mlp":
-            return Head(cfg)(Hidden(cfg.width, cfg.depth)(x), label)
+            return Head(cfg)(widened(Hidden(cfg.width, cfg.depth)(x)), label)
         if cfg.network == "conv":
-            x = nn.Conv(cfg.width, (3, 3), kernel_init=he_initializer())(x)
+            x = conv(cfg.width)(x)
             for _ in range(cfg.depth):
                 x = downsample(Block(cfg.width)(Block(cfg.width)(x)))
             x = act(Block(cfg.width)(x))
         elif cfg.network == "dcgan":
             for i in range(cfg.depth):
                 width = cfg.width >> (cfg.depth - i)
-                x = act(nn.Conv(width, (3, 3), kernel_init=he_initializer())(x))
+                x = act(conv(width)(x))
                 x = act(Down(width)(x))
-            x = act(nn.Conv(cfg.width, (3, 3), kernel_init=he_initializer())(x))
+            x = act(conv(cfg.width)(x))
         else:
-            x = nn.Dense(cfg.width, use_bias=False)(x)
+            x = dense(cfg.width, use_bias=False)(x)
             for i in range(cfg.depth + 1):
                 x = smooth_down(x) if i else x
                 x = Bottleneck(cfg.depth)(Bottleneck(cfg.depth)(x))
             basis = self.param("basis", nn.initializers.normal(1 / math.sqrt(math.prod(x.shape[1:3]))), x.shape[1:])
-            x = nn.Dense(cfg.width, use_bias=False)((x * basis[None]).sum((1, 2)))
-        return Head(cfg)(x.reshape(x.shape[0], -1), label)
+            x = dense(cfg.width, use_bias=False)((x * basis[None].astype(x.dtype)).sum((1, 2)))
+        return Head(cfg)(widened(x).reshape(x.shape[0], -1), label)
 
 
 class Head(nn.Module):
@@ -141,7 +154,7 @@ class Hidden(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = x.reshape(x.shape[0], -1)
         for _ in range(self.depth):
-            x = act(nn.Dense(self.width, kernel_init=he_initializer())(x))
+            x = act(nn.Dense(self.width, kernel_init=he_initializer(), dtype=x.dtype)(x))
         return x
 
 
@@ -164,8 +177,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = nn.Conv(self.width, (3, 3), kernel_init=he_initializer())(act(x))
-        return x + nn.Conv(self.width, (3, 3), kernel_init=nn.initializers.zeros)(act(h))
+        conv = partial(nn.Conv, self.width, (3, 3), dtype=x.dtype)
+        h = conv(kernel_init=he_initializer())(act(x))
+        return x + conv(kernel_init=nn.initializers.zeros)(act(h))
 
 
 def downsample(x: Array) -> Array:
@@ -190,7 +204,7 @@ class Up(nn.Module):
     def __call__(self, x: Array) -> Array:
         B, H, W, _ = x.shape
         x = windows(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
-        x = nn.Dense(4 * self.width, use_bias=False, kernel_init=he_initializer())(x)
+        x = nn.Dense(4 * self.width, use_bias=False, kernel_init=he_initializer(), dtype=x.dtype)(x)
         x = x.reshape(B, H + 1, W + 1, 2, 2, self.width).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(B, 2 * H + 2, 2 * W + 2, self.width)[:, 1:-1, 1:-1]
 
@@ -205,7 +219,7 @@ class Down(nn.Module):
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         B, H, W, C = x.shape
         x = x.reshape(B, H // 2, 2, W // 2, 2, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // 2, W // 2, 4 * C)
-        return nn.Dense(self.width, kernel_init=he_initializer())(windows(x))
+        return nn.Dense(self.width, kernel_init=he_initializer(), dtype=x.dtype)(windows(x))
 
 
 def windows(x: Array) -> Array:
@@ -227,12 +241,13 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        C = x.shape[-1]
+        C, dense = x.shape[-1], partial(nn.Dense, dtype=x.dtype)
         init = he_initializer((2 * (self.depth + 1)) ** -0.25)
-        h = act(nn.Dense(2 * C, kernel_init=init)(x))
-        kernel = self.param("kernel", init, (3, 3, GROUP, 2 * C))
-        h = act(grouped_conv(h, kernel) + self.param("bias", nn.initializers.zeros, (2 * C,)).reshape(1, 1, 1, -1))
-        return x + nn.Dense(C, use_bias=False, kernel_init=nn.initializers.zeros)(h)
+        h = act(dense(2 * C, kernel_init=init)(x))
+        kernel = self.param("kernel", init, (3, 3, GROUP, 2 * C)).astype(x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (2 * C,)).astype(x.dtype)
+        h = act(grouped_conv(h, kernel) + bias.reshape(1, 1, 1, -1))
+        return x + dense(C, use_bias=False, kernel_init=nn.initializers.zeros)(h)
 
 
 def grouped_conv(x: Array, kernel: Array) -> Array:

@@ -43,13 +43,17 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
+    check_batch,
     check_cond,
+    check_parts,
+    in_parts,
     init_state,
     minimise,
     reads_of,
 )
 from genmap_jax.keys import example_keys
 from genmap_jax.nn.mlp import MLP
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.nn.unet import sinusoidal
 from genmap_jax.optim import Optim, optimizer
 from genmap_jax.options import Count, Natural, NotNegative, Positive, check_options
@@ -89,6 +93,12 @@ class Config:
     none."""
     classes: Count | None = None
     """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of the velocity have this type in training. Parameters, normalisations, the state of the
+    solver and the loss are always float32, and so is all that is computed after training: an adaptive solver would take
+    the rounding of the velocity for an error of its steps."""
+    accumulate: Count = 1
+    """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """How parameters are updated."""
     ema_halflife: Positive | None = None
@@ -112,7 +122,8 @@ class Velocity(nn.Module):
     def __call__(self, x, t, cond):  # [B, D], [B], [B, C] or None -> [B, D]
         emb = sinusoidal(10.0 * t, EMBEDDING, 100.0)
         emb = emb if cond is None else jnp.concatenate([emb, cond], axis=-1)
-        return MLP(self.cfg.width, self.cfg.blocks, self.cfg.space.shape)(x, emb)
+        net = MLP(self.cfg.width, self.cfg.blocks, self.cfg.space.shape)
+        return widened(net(*in_type(self.cfg.dtype, x, emb)))
 
 
 def velocity(cfg: Config, params: Params, x: Array, t: Array, cond: Array | None = None) -> Array:
@@ -259,7 +270,8 @@ def check(cfg: Config) -> None:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a continuous flow to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
-    tx = optimizer(cfg.optim, batch_size)
+    check_parts(batch_size, cfg.accumulate)
+    tx, exact = optimizer(cfg.optim, batch_size), dataclasses.replace(cfg, dtype="float32")
     reads = reads_of(cfg.space, cfg.classes)
     dims = cfg.space.dims
 
@@ -280,22 +292,28 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
     def sample(state: State, key: Key, n: int, cond: Cond | None = None) -> Array:
         check_cond(reads, n, cond)
         z = per_example.normal(example_keys(key, n), (dims,))
-        return generate(cfg, averaged(state), z, one_hot(cond, cfg.classes))
+        return generate(exact, averaged(state), z, one_hot(cond, cfg.classes))
 
     def walk(state: State, key: Key, t: Array, cond: Cond | None = None) -> Array:
         check_cond(reads, len(t), cond)
         a, b = (per_example.normal(example_keys(k, len(t)), (dims,)) for k in jax.random.split(key))
-        return generate(cfg, averaged(state), slerp(a, b, t), one_hot(cond, cfg.classes))
+        return generate(exact, averaged(state), slerp(a, b, t), one_hot(cond, cfg.classes))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        x = batch[cfg.space.field]
-        nats, stderr = log_density(cfg, averaged(state), example_keys(key, len(x)), x, one_hot(batch, cfg.classes))
-        return LogProb(nats, "estimate", stderr)
+        check_batch(reads, batch)
+
+        def of_part(part: tuple[Key, Batch]) -> LogProb:
+            keys, batch = part
+            x, cond = batch[cfg.space.field], one_hot(batch, cfg.classes)
+            nats, stderr = log_density(exact, averaged(state), keys, x, cond)
+            return LogProb(nats, "estimate", stderr)
+
+        return in_parts(of_part, (example_keys(key, len(batch[cfg.space.field])), batch), cfg.accumulate)
 
     return Algorithm(
         reads=reads,
         init=init,
-        step=minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name),
+        step=minimise(loss, tx, ema_halflife=cfg.ema_halflife, axis_name=axis_name, accumulate=cfg.accumulate),
         sample=sample,
         log_prob=log_prob,
         evaluations=4 * cfg.steps if cfg.solver == "fixed" else None,

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.algorithm import Array
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.tractable.flow import splines
 from genmap_jax.tractable.flow.bijection import Bijection
 
@@ -131,15 +132,17 @@ class ResidualNetwork(nn.Module):
     """Residual blocks."""
     outputs: int
     """Numbers put out."""
+    dtype: str = "float32"
+    """Type of activations and products; parameters, input and output are float32."""
 
     @nn.compact
     def __call__(self, x, cond):  # [B, d], [B, C] or None -> [B, outputs]
-        x = x if cond is None else jnp.concatenate([x, cond], axis=-1)
-        h = nn.Dense(self.width)(x)
+        (x,) = in_type(self.dtype, x if cond is None else jnp.concatenate([x, cond], axis=-1))
+        h = nn.Dense(self.width, dtype=x.dtype)(x)
         for _ in range(self.blocks):
-            r = nn.Dense(self.width)(nn.relu(h))
-            h = h + nn.Dense(self.width)(nn.relu(r))
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(h)
+            r = nn.Dense(self.width, dtype=x.dtype)(nn.relu(h))
+            h = h + nn.Dense(self.width, dtype=x.dtype)(nn.relu(r))
+        return widened(nn.Dense(self.outputs, kernel_init=nn.initializers.zeros, dtype=x.dtype)(h))
 
 
 class MADE(nn.Module):
@@ -155,6 +158,8 @@ class MADE(nn.Module):
     """Residual blocks of two masked layers."""
     parameters: int
     """Numbers put out for each input."""
+    dtype: str = "float32"
+    """Type of activations and products; parameters, input and output are float32."""
 
     @nn.compact
     def __call__(self, x, cond):  # [B, D], [B, C] or None -> [B, D, parameters]
@@ -162,9 +167,10 @@ class MADE(nn.Module):
         inputs = jnp.arange(1, dims + 1)
         hidden = jnp.arange(self.width) % max(1, dims - 1) + 1
         outputs = jnp.repeat(inputs, self.parameters)
+        (x,) = in_type(self.dtype, x)
         h = MaskedDense(self.width)(x, hidden[None, :] >= inputs[:, None])
         if cond is not None:
-            h = h + nn.Dense(self.width, use_bias=False, name="cond")(cond)
+            h = h + nn.Dense(self.width, use_bias=False, dtype=x.dtype, name="cond")(cond)
         among = hidden[None, :] >= hidden[:, None]
         for _ in range(self.blocks):
             r = MaskedDense(self.width)(nn.relu(h), among)
@@ -172,11 +178,11 @@ class MADE(nn.Module):
         out = MaskedDense(dims * self.parameters, kernel_init=nn.initializers.zeros)(
             h, outputs[None, :] > hidden[:, None]
         )
-        return out.reshape(len(x), dims, self.parameters)
+        return widened(out).reshape(len(x), dims, self.parameters)
 
 
 class MaskedDense(nn.Module):
-    """A dense layer of which only the connections in a mask exist."""
+    """A dense layer of which only the connections in a mask exist, in the type of its input."""
 
     features: int
     """Outputs."""
@@ -187,4 +193,4 @@ class MaskedDense(nn.Module):
     def __call__(self, x, mask):  # [..., d], bool [d, features] -> [..., features]
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x @ (kernel * mask) + bias[None, :]
+        return x @ (kernel * mask).astype(x.dtype) + bias[None, :].astype(x.dtype)

@@ -19,7 +19,10 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
+    check_batch,
     check_cond,
+    check_parts,
+    in_parts,
     init_state,
     minimise,
     reads_of,
@@ -56,6 +59,7 @@ def flow_algorithm(
     draws: int = 1,
     temperature: float = 1.0,
     ema_halflife: float | None = None,
+    accumulate: int = 1,
 ) -> Algorithm:
     """Bind a bijection to its optimizer.
 
@@ -65,7 +69,9 @@ def flow_algorithm(
         `denoise` takes it away from samples by the score of the model (Tweedie's formula).
     noise: the bijection of variational dequantisation; None is uniform. draws: of the noise, in evaluation.
     temperature: standard deviation of the latents that are sampled; 1 samples the model itself.
+    accumulate: micro-batches of an update and of a likelihood. Raises ValueError unless the batch divides into them.
     """
+    check_parts(batch_size, accumulate)
     tx = optimizer(optim, batch_size)
     reads = reads_of(space, classes)
 
@@ -145,18 +151,27 @@ def flow_algorithm(
         return space.grey_values(decode(params, jax.tree.unflatten(structure, parts), cond))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        keys = example_keys(key, len(batch[space.field]))
+        check_batch(reads, batch)
         params = averaged(state)
-        if not space.image:
-            return LogProb(log_weight(params, keys, batch), "exact")
-        one = lambda k: log_weight(params, per_example.fold(keys, k), batch)  # noqa: E731
-        return importance_bound(jax.lax.map(one, jnp.arange(draws)))
+
+        def of_part(part: tuple[Key, Batch]) -> LogProb:
+            keys, batch = part
+            if not space.image:
+                return LogProb(log_weight(params, keys, batch), "exact")
+            one = lambda k: log_weight(params, per_example.fold(keys, k), batch)  # noqa: E731
+            return importance_bound(jax.lax.map(one, jnp.arange(draws)))
+
+        return in_parts(of_part, (example_keys(key, len(batch[space.field])), batch), accumulate)
 
     return Algorithm(
         reads=reads,
         init=init,
         step=minimise(
-            negative_log_likelihood(training_log_prob, space.dims), tx, ema_halflife=ema_halflife, axis_name=axis_name
+            negative_log_likelihood(training_log_prob, space.dims),
+            tx,
+            ema_halflife=ema_halflife,
+            axis_name=axis_name,
+            accumulate=accumulate,
         ),
         sample=sample,
         log_prob=log_prob,

@@ -61,6 +61,11 @@ class Config:
     """Back-propagation recomputes activations from outputs instead of storing them: memory is flat in depth."""
     classes: Count | None = None
     """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of the conditioners have this type in training and sampling. Parameters, the bijections
+    themselves, the loss and the likelihood are always float32."""
+    accumulate: Count = 1
+    """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """How parameters are updated."""
     ema_halflife: Positive | None = None
@@ -90,7 +95,7 @@ def steps(cfg: Config, channels: int, depth: int) -> Bijection:
     mix = (
         [linear.rotation(channels), linear.lu()] if cfg.mixing == "lu" else [linear.permutation(range(channels)[::-1])]
     )
-    change = layers.coupling(elementwise, lambda n: images.ConvNetwork(cfg.width, n))
+    change = layers.coupling(elementwise, lambda n: images.ConvNetwork(cfg.width, n, cfg.dtype))
     step = chain([linear.actnorm()] * cfg.actnorm + [*mix, change])
     return repeat(step, depth, reversible=cfg.reversible)
 
@@ -100,7 +105,7 @@ def flow(cfg: Config) -> Bijection:
     channels = [cfg.space.shape[-1] * 2 ** (level + 2) for level in range(cfg.levels)]  # after the squeeze
     whole = chain([images.squeeze(), steps(cfg, channels[-1], cfg.depth), linear.actnorm()])
     for count in reversed(channels[:-1]):
-        rest = images.split_off(layers.affine(), images.ConvPrior, whole)
+        rest = images.split_off(layers.affine(), lambda n: images.ConvPrior(n, cfg.dtype), whole)
         whole = chain([images.squeeze(), steps(cfg, count, cfg.depth), rest])
     return chain([images.logit(cfg.logit), whole]) if cfg.logit else whole
 
@@ -117,18 +122,24 @@ def noise(cfg: Config) -> Bijection | None:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a Glow to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
-    return flow_algorithm(
-        cfg.space,
-        flow(cfg),
-        optim=cfg.optim,
-        batch_size=batch_size,
-        axis_name=axis_name,
-        classes=cfg.classes,
-        noise=noise(cfg),
-        draws=cfg.draws,
-        temperature=cfg.temperature,
-        ema_halflife=cfg.ema_halflife,
-    )
+
+    def bind(cfg: Config) -> Algorithm:
+        return flow_algorithm(
+            cfg.space,
+            flow(cfg),
+            optim=cfg.optim,
+            batch_size=batch_size,
+            axis_name=axis_name,
+            classes=cfg.classes,
+            noise=noise(cfg),
+            draws=cfg.draws,
+            temperature=cfg.temperature,
+            ema_halflife=cfg.ema_halflife,
+            accumulate=cfg.accumulate,
+        )
+
+    exact = dataclasses.replace(cfg, dtype="float32")  # in which likelihoods are computed, whatever training was
+    return bind(cfg)._replace(log_prob=bind(exact).log_prob)
 
 
 FAMILY = Family(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.algorithm import Array
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.tractable.flow.bijection import Bijection, inverted
 from genmap_jax.tractable.flow.coupling import Elementwise
 
@@ -128,12 +129,17 @@ class ConvNetwork(nn.Module):
     """Hidden channels."""
     outputs: int
     """Channels put out."""
+    dtype: str = "float32"
+    """Type of activations and products; parameters, input and output are float32."""
 
     @nn.compact
     def __call__(self, x, cond):  # [B, H, W, c], [B, C] or [B, H, W, C] or None -> [B, H, W, outputs]
-        h = nn.relu(nn.Conv(self.width, (3, 3), name="Conv_0")(with_condition(x, cond)))
-        h = nn.relu(nn.Dense(self.width, name="Conv_1")(h))  # as a product: XLA's own 1x1 convolution is slow on CPUs
-        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros, name="Conv_2")(h)
+        (x,) = in_type(self.dtype, with_condition(x, cond))
+        h = nn.relu(nn.Conv(self.width, (3, 3), dtype=x.dtype, name="Conv_0")(x))
+        # as a product: XLA's own 1x1 convolution is slow on CPUs
+        h = nn.relu(nn.Dense(self.width, dtype=x.dtype, name="Conv_1")(h))
+        zeros = nn.initializers.zeros
+        return widened(nn.Conv(self.outputs, (3, 3), kernel_init=zeros, dtype=x.dtype, name="Conv_2")(h))
 
 
 class ConvPrior(nn.Module):
@@ -141,10 +147,13 @@ class ConvPrior(nn.Module):
 
     outputs: int
     """Channels put out."""
+    dtype: str = "float32"
+    """Type of activations and products; parameters, input and output are float32."""
 
     @nn.compact
     def __call__(self, x, cond):  # [B, H, W, c], [B, C] or [B, H, W, C] or None -> [B, H, W, outputs]
-        return nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros)(with_condition(x, cond))
+        (x,) = in_type(self.dtype, with_condition(x, cond))
+        return widened(nn.Conv(self.outputs, (3, 3), kernel_init=nn.initializers.zeros, dtype=x.dtype)(x))
 
 
 def with_condition(x: Array, cond: Array | None) -> Array:

@@ -51,6 +51,11 @@ class Config:
     """Splines act on [-box, box]; outside they are the identity."""
     classes: Count | None = None
     """The number of classes of a conditional flow, which reads the label of a batch; None is unconditional."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of the conditioners have this type in training and sampling. Parameters, the bijections
+    themselves, the loss and the likelihood are always float32."""
+    accumulate: Count = 1
+    """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """How parameters are updated."""
     ema_halflife: Positive | None = None
@@ -81,9 +86,10 @@ def flow(cfg: Config) -> Bijection:
         if cfg.mixing == "lu":
             maps.append(linear.lu())
         if cfg.kind == "coupling":
-            maps.append(layers.coupling(elementwise, lambda n: layers.ResidualNetwork(cfg.width, cfg.blocks, n)))
+            network = lambda n: layers.ResidualNetwork(cfg.width, cfg.blocks, n, cfg.dtype)  # noqa: E731
+            maps.append(layers.coupling(elementwise, network))
         else:
-            layer = layers.autoregressive(elementwise, lambda n: layers.MADE(cfg.width, cfg.blocks, n))
+            layer = layers.autoregressive(elementwise, lambda n: layers.MADE(cfg.width, cfg.blocks, n, cfg.dtype))
             maps.append(layer if cfg.kind == "autoregressive" else inverted(layer))
     return chain([*maps, linear.actnorm()])
 
@@ -91,16 +97,22 @@ def flow(cfg: Config) -> Bijection:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a spline flow to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
-    return flow_algorithm(
-        cfg.space,
-        flow(cfg),
-        optim=cfg.optim,
-        batch_size=batch_size,
-        axis_name=axis_name,
-        classes=cfg.classes,
-        temperature=cfg.temperature,
-        ema_halflife=cfg.ema_halflife,
-    )
+
+    def bind(cfg: Config) -> Algorithm:
+        return flow_algorithm(
+            cfg.space,
+            flow(cfg),
+            optim=cfg.optim,
+            batch_size=batch_size,
+            axis_name=axis_name,
+            classes=cfg.classes,
+            temperature=cfg.temperature,
+            ema_halflife=cfg.ema_halflife,
+            accumulate=cfg.accumulate,
+        )
+
+    exact = dataclasses.replace(cfg, dtype="float32")  # in which likelihoods are computed, whatever training was
+    return bind(cfg)._replace(log_prob=bind(exact).log_prob)
 
 
 FAMILY = Family(

@@ -22,6 +22,7 @@ patches is that of rows; pixels may be modelled as logits.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
@@ -31,6 +32,7 @@ import jax.numpy as jnp
 from genmap_jax.algorithm import Algorithm, Array, Family, Params
 from genmap_jax.nn.attention import attend, causal_mask, scaled_scores
 from genmap_jax.nn.dit import normalised
+from genmap_jax.nn.products import in_type, widened
 from genmap_jax.optim import Optim
 from genmap_jax.options import Count, NotNegative, Positive, Range, check_options
 from genmap_jax.samplers import fixed_point
@@ -70,6 +72,11 @@ class Config:
     where many pixels are black or white; 0 is a flow of the grey values themselves, as it is with `noise_std`."""
     noise_std: NotNegative = 0.0
     """Standard deviation of Gaussian noise on training images, in units of [-1, 1]; 0 dequantises uniformly."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Activations and products of the transformers have this type in training and sampling. Parameters, normalisations,
+    softmax, the bijections themselves, the loss and the likelihood are always float32."""
+    accumulate: Count = 1
+    """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
     """How parameters are updated."""
     ema_halflife: Positive | None = None
@@ -94,7 +101,7 @@ class Config:
 
 
 class Layer(nn.Module):
-    """A pre-norm transformer layer whose attention is causal."""
+    """A pre-norm transformer layer whose attention is causal, in the type of its input."""
 
     heads: int
     """Attention heads."""
@@ -103,7 +110,8 @@ class Layer(nn.Module):
     def __call__(self, x, kept, start):
         """T patches from number `start` on, [B, T, W]; `kept` are keys and values of all N patches. -> (x, kept)"""
         batch, count, width = x.shape
-        qkv = nn.Dense(3 * width, name="qkv")(normalised(x)).reshape(batch, count, 3, self.heads, -1)
+        dense = partial(nn.Dense, dtype=x.dtype)
+        qkv = dense(3 * width, name="qkv")(normalised(x)).reshape(batch, count, 3, self.heads, -1)
         q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2)).reshape(3, batch * self.heads, count, -1)
         kept = tuple(
             jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1) for old, new in zip(kept, (k, v), strict=True)
@@ -111,9 +119,9 @@ class Layer(nn.Module):
         mask = causal_mask(start + jnp.arange(count), jnp.arange(kept[0].shape[1]))[None]
         y = attend(scaled_scores(q[:, None], kept[0]), kept[1], mask)[:, 0]
         y = y.reshape(batch, self.heads, count, -1).swapaxes(1, 2).reshape(x.shape)
-        x = x + nn.Dense(width, kernel_init=nn.initializers.zeros, name="out")(y)
-        h = nn.gelu(nn.Dense(4 * width, name="up")(normalised(x)))
-        return x + nn.Dense(width, kernel_init=nn.initializers.zeros, name="down")(h), kept
+        x = x + dense(width, kernel_init=nn.initializers.zeros, name="out")(y)
+        h = nn.gelu(dense(4 * width, name="up")(normalised(x)))
+        return x + dense(width, kernel_init=nn.initializers.zeros, name="down")(h), kept
 
 
 class Transformer(nn.Module):
@@ -127,23 +135,28 @@ class Transformer(nn.Module):
     """Attention heads."""
     tokens: int
     """The number of patches N."""
+    dtype: str = "float32"
+    """Type of activations, products and cache; parameters, input and output are float32."""
 
     @nn.compact
     def __call__(self, x, cond, cache: Any = None, start: Any = 0):
         """T patches from number `start` on. [B, T, d], cond [B, C] or None -> [B, T, d, 2] and the cache"""
         batch, count, values = x.shape
+        (x,) = in_type(self.dtype, x)
+        dense = partial(nn.Dense, dtype=x.dtype)
         if cache is None:
             cache = self.empty(batch, x.dtype)
         positions = self.param("positions", nn.initializers.normal(0.01), (self.tokens, self.width))
-        h = nn.Dense(self.width, name="embed")(x) + jax.lax.dynamic_slice_in_dim(positions, start, count)[None]
+        here = jax.lax.dynamic_slice_in_dim(positions, start, count)[None]
+        h = dense(self.width, name="embed")(x) + here.astype(x.dtype)
         if cond is not None:
-            h = h + nn.Dense(self.width, use_bias=False, name="cond")(cond)[:, None]
+            h = h + dense(self.width, use_bias=False, name="cond")(cond)[:, None]
         new = []
         for i, kept in enumerate(cache):
             h, kept = Layer(self.heads, name=f"layer_{i}")(h, kept, start)
             new.append(kept)
-        out = nn.Dense(values * AFFINE.parameters, kernel_init=nn.initializers.zeros, name="last")(normalised(h))
-        return out.reshape(batch, count, values, AFFINE.parameters), new
+        out = dense(values * AFFINE.parameters, kernel_init=nn.initializers.zeros, name="last")(normalised(h))
+        return widened(out).reshape(batch, count, values, AFFINE.parameters), new
 
     def empty(self, batch: int, dtype) -> Cache:
         """A cache that holds nothing yet."""
@@ -203,7 +216,7 @@ def transformer_flow(cfg: Config) -> Bijection:
 def network(cfg: Config) -> Transformer:
     """The transformer of one flow."""
     height, width, _ = cfg.space.shape
-    return Transformer(cfg.width, cfg.layers, cfg.heads, (height // cfg.patch) * (width // cfg.patch))
+    return Transformer(cfg.width, cfg.layers, cfg.heads, (height // cfg.patch) * (width // cfg.patch), cfg.dtype)
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------------
@@ -311,20 +324,26 @@ def flow(cfg: Config) -> Bijection:
 def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> Algorithm:
     """Bind a TarFlow to its optimizer. Raises ValueError on a configuration that cannot work."""
     check(cfg)
-    return flow_algorithm(
-        cfg.space,
-        flow(cfg),
-        optim=cfg.optim,
-        batch_size=batch_size,
-        axis_name=axis_name,
-        classes=cfg.classes,
-        label_drop=cfg.label_drop,
-        noise_std=cfg.noise_std,
-        draws=cfg.draws,
-        temperature=cfg.temperature,
-        denoise=cfg.denoise,
-        ema_halflife=cfg.ema_halflife,
-    )
+
+    def bind(cfg: Config) -> Algorithm:
+        return flow_algorithm(
+            cfg.space,
+            flow(cfg),
+            optim=cfg.optim,
+            batch_size=batch_size,
+            axis_name=axis_name,
+            classes=cfg.classes,
+            label_drop=cfg.label_drop,
+            noise_std=cfg.noise_std,
+            draws=cfg.draws,
+            temperature=cfg.temperature,
+            denoise=cfg.denoise,
+            ema_halflife=cfg.ema_halflife,
+            accumulate=cfg.accumulate,
+        )
+
+    exact = dataclasses.replace(cfg, dtype="float32")  # in which likelihoods are computed, whatever training was
+    return bind(cfg)._replace(log_prob=bind(exact).log_prob)
 
 
 FAMILY = Family(
