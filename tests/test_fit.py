@@ -19,6 +19,7 @@ from genmap_jax.approximate import vae
 from genmap_jax.commands import compiled, fit
 from genmap_jax.nn.fir import correlate
 from genmap_jax.peaks import PEAKS, TPUS
+from genmap_jax.run import config as configs
 from genmap_jax.run import loop, runs
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -155,6 +156,12 @@ def test_the_largest_batch_fits_and_a_larger_one_would_not(monkeypatch, needed):
     found = fit.largest_batch(CFG, vae.FAMILY, a_slice())
     truth = max(n for n in range(8, 200_000, 8) if needed(n) <= TPUS["v5e"].memory)
     assert 0.85 * truth <= found <= truth and found in sizes and len(set(sizes)) == len(sizes) <= fit.TRIES
+
+
+def test_a_batch_divides_into_all_micro_batches():
+    cfg = runs.read_experiment(EXPERIMENTS / "latent_diffusion_glyphs.py").config.model
+    parts = {"autoencoder.accumulate": 4, "prior.accumulate": 6}
+    assert fit.micro_batches(cfg) == 1 and fit.micro_batches(configs.replace(cfg, parts)) == 12
 
 
 def test_no_batch_fits_where_the_state_does_not(monkeypatch):

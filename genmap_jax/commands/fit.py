@@ -149,7 +149,7 @@ def largest_batch(cfg: Experiment, family: Family, where: Slice, fsdp: bool = Fa
 
     What a step needs grows about linearly with the batch: two sizes tell the next, and every answer was compiled.
     """
-    unit = len(where.devices) * getattr(cfg.model, "accumulate", 1)  # of which a batch is a multiple
+    unit = len(where.devices) * micro_batches(cfg.model)
     needs: dict[int, int] = {}
     fits, least_too_many = 0, math.inf
     batch = max(unit, cfg.batch_size // unit * unit)
@@ -172,6 +172,13 @@ def largest_batch(cfg: Experiment, family: Family, where: Slice, fsdp: bool = Fa
         if batch < unit:
             break
     return fits
+
+
+def micro_batches(model: Any) -> int:
+    """The least number of examples that divides into the micro-batches of a configuration and of those inside of it."""
+    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    inside = [micro_batches(value) for value in values.values() if dataclasses.is_dataclass(value)]
+    return math.lcm(values.get("accumulate", 1), *inside)
 
 
 def changed(cfg: Experiment, words: list[str]) -> Experiment:
