@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests; further arguments go to pytest: bash launch/test.sh tests/test_vae.py -k elbo
 #
-#   bash launch/test.sh          what a fork runs many times: about 13 minutes on 2 cores, compilation included
+#   bash launch/test.sh          what a fork runs many times: about 7 minutes on 2 quiet cores, compilation included
 #   bash launch/test.sh --all    then also what is slow: full-size tracing, repeated trainings, references, SLURM, a browser
 #
 # Exits non-zero when a test fails, and also when none ran. One process for each core, a file of tests in one of them;
