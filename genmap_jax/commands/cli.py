@@ -85,13 +85,13 @@ def _run(argv: list[str]) -> int:
     command.epilog = f"{CHANGES} For example: genmap sample RUN --model.sampler heun --model.guidance 2 --label 3"
 
     command = add("fit", _fit, "whether an experiment fits a TPU slice, and how fast it can be there")
-    command.add_argument("experiment", metavar="EXPERIMENT", help="a script, or its name: gpt2")
+    command.add_argument("experiment", metavar="EXPERIMENT", help="a script, or its name: vae_cifar10")
     command.add_argument("--target", required=True, metavar="SLICE", help="such as v5e:2x4, v5p:2x2x1 or v6e:4x4")
     command.add_argument("--fsdp", action="store_true", help="parameters are sharded over the devices")
     command.add_argument("--no-search", action="store_true", help="the largest batch is not looked for")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument("--experiments", type=Path, metavar="FOLDER", help="of the experiment scripts")
-    command.epilog = "Flags of the experiment change it: genmap fit gpt2 --target v5e:4x4 --batch_size 256"
+    command.epilog = "Flags of the experiment change it: genmap fit vae_cifar10 --target v5e:4x4 --batch_size 256"
 
     command = add("compare", _compare, "two evaluated runs side by side, test example by test example")
     command.add_argument("a", type=Path, metavar="RUN_A")
