@@ -49,6 +49,13 @@ HLO = """HloModule jit_step, is_scheduled=true
   ROOT %more = pred[] compare(%state, %state), direction=LT
 }
 
+%until (state: (s32[], f32[8])) -> pred[] {
+  %limit.2 = s32[]{:T(128)} constant(5)
+  %state = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%state), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit.2), direction=LT, metadata={op_name="while/cond/lt"}
+}
+
 ENTRY %main (a: f32[8]) -> f32[8] {
   %a = f32[8]{0} parameter(0)
   %r = (f32[64]{0:T(128)S(1)}, f32[4,4]{1,0}, /*index=2*/pred[3]{0}) all-reduce(%a, %a, %a), to_apply=%add.clone
@@ -59,6 +66,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
   %last = f32[10]{0} all-reduce-done(%first)
   %loop = (s32[], f32[8]{0}) while(%a), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"12"}}
   %other = (s32[], f32[8]{0}) while(%a), condition=%condition, body=%body
+  %scan = (s32[], f32[8]{0}) while(%a), condition=%until, body=%body
   ROOT %out = f32[8]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
 }
 """
@@ -67,8 +75,8 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 def test_collectives_are_counted_in_every_round_of_their_loops():
     found = compiled.collectives(HLO)
     assert found == {
-        "all-reduce": compiled.Collective(2 + 13, 4 * 64 + 4 * 16 + 3 + 4 * 10 + 13 * 4 * 8),
-        "all-gather": compiled.Collective(2 + 13, 4 * 32 + 4 * 32 + 16 + 13 * 2 * 32),
+        "all-reduce": compiled.Collective(2 + 18, 4 * 64 + 4 * 16 + 3 + 4 * 10 + 18 * 4 * 8),
+        "all-gather": compiled.Collective(2 + 18, 4 * 32 + 4 * 32 + 16 + 18 * 2 * 32),
         "collective-permute": compiled.Collective(1, 4 * 8),
     }
 
@@ -220,7 +228,9 @@ def test_every_experiment_on_digits_compiles_for_a_tpu(name):
     step = values["step"]
     size = lambda tree: sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))  # noqa: E731
     assert values["devices"] == 8 and step["fits"] and step["memory"]["arguments"] >= size(state) + size(batch) / 8
-    assert step["collectives"]["all-reduce"]["bytes"] >= size(algorithm.params(state))
+    # A gradient of every parameter is sent, but of the few that the loss does not depend on, and of some in halves.
+    sent, params = step["collectives"]["all-reduce"]["bytes"], size(algorithm.params(state))
+    assert 0.9 * params <= sent <= 4 * params
     assert all(0 < each < 1 for each in step["seconds"].values())
     assert (values["sampler"] is None) == (algorithm.sample is None)
     assert (values["likelihood"] is None) == (algorithm.log_prob is None)
@@ -229,7 +239,8 @@ def test_every_experiment_on_digits_compiles_for_a_tpu(name):
 @needs_libtpu
 @pytest.mark.slow
 def test_sharded_parameters_take_less_of_each_device_and_more_of_the_links():
-    whole, parts = (fitted("gpt_digits", "--target", "v5e:2x4", "--no-search", *flags) for flags in ([], ["--fsdp"]))
+    flags = ("--target", "v5e:2x4", "--no-search", "--model.width", "256")  # small arrays stay whole
+    whole, parts = (fitted("gpt_digits", *flags, *more) for more in ([], ["--fsdp"]))
     assert parts["step"]["memory"]["arguments"] < whole["step"]["memory"]["arguments"] / 2
     assert "all-gather" in parts["step"]["collectives"] and "all-gather" not in whole["step"]["collectives"]
 

@@ -13,6 +13,8 @@ _CALLED = re.compile(
     r"(?:body|condition|calls|to_apply|called_computations|branch_computations)=\{?((?:%[\w.\-]+,? ?)+)"
 )
 _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"condition=%([\w.\-]+)")
+_LESS = re.compile(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT")
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 
 
@@ -92,10 +94,24 @@ def _sent(computations: dict[str, list[str]], name: str, times: int) -> Iterator
         if operation and operation[2] in COLLECTIVES:
             yield operation[2], _bytes(operation[1], pair=bool(operation[3]) and operation[2] != "all-reduce"), times
             continue  # what it applies is the sum of two numbers
-        rounds = _ROUNDS.search(line) if operation and operation[2] == "while" else None
+        rounds = _rounds(computations, line) if operation and operation[2] == "while" else 1
         for names in _CALLED.findall(line):
             for called in re.findall(r"%([\w.\-]+)", names):
-                yield from _sent(computations, called, times * int(rounds[1]) if rounds else times)
+                yield from _sent(computations, called, times * rounds)
+
+
+def _rounds(computations: dict[str, list[str]], loop: str) -> int:
+    """How often a loop runs: as the compiler notes it, or as a scan is compiled, while it counts below a constant.
+    1 for other loops."""
+    if noted := _ROUNDS.search(loop):
+        return int(noted[1])
+    condition = _CONDITION.search(loop)
+    lines = computations[condition[1]] if condition else []
+    for limit in (less[1] for less in map(_LESS.search, lines) if less):
+        for line in lines:
+            if constant := re.search(rf"%{re.escape(limit)} = s32\[\]\S* constant\((\d+)\)", line):
+                return int(constant[1])
+    return 1
 
 
 def _bytes(shape: str, pair: bool) -> int:
