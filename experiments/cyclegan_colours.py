@@ -7,7 +7,8 @@ The truth is known: red becomes green, green blue, and blue red. Expect, from se
 and standard error; jax 0.10.2, 4 minutes of training on one core of a 2-core CPU machine), in percent of the range of
 grey values: error to the truth 3.53 +- 0.10 from A to B and 3.66 +- 0.08 back, where doing nothing has 13.14; error
 after the way there and back 2.97 +- 0.07; none is inverted. Strokes of letters are blurred a little and paper is
-speckled. The ablations were not trained by us.
+speckled. The variant `pix2pix`, which knows the pairs, has 1.68 (seed 0, 69 s). The other ablations were not trained
+by us.
 
 Differs from the paper (Zhu et al. 2017): letters of 16 x 16; smaller networks and patches of 16 pixels; batches of 16
 and pools of 3 for each place; averaged generators; a higher learning rate.

@@ -9,7 +9,8 @@ Expect, from seeds 0 to 2 (mean and standard error; jax 0.10.2, 5 minutes of tra
 machine), in percent of the range of grey values: error to the true letters of the other font 3.16 +- 0.02 from Sans to
 Serif and 3.06 +- 0.01 back, where doing nothing has 3.44; error after the way there and back 1.01 +- 0.01; none is
 inverted. Serifs and thin strokes are there, often at another place than in the true letter. The pictures of a run show
-source, translation, truth and the way back. The ablations were not trained by us.
+source, translation, truth and the way back. The variant `pix2pix`, which knows the pairs, has 3.53 after its 2,000
+updates (seed 0, 84 s), no better than doing nothing either. The other ablations were not trained by us.
 
 Differs from the paper (Zhu et al. 2017): grey letters of 32 x 32; smaller networks and patches of 34 pixels; batches of
 4 and pools of 12 for each place; averaged generators; a higher learning rate.
