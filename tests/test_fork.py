@@ -27,7 +27,7 @@ def fork(tmp_path) -> Path:
     family = (ROOT / "genmap_jax" / "approximate" / "vae.py").read_text()
     experiment = (ROOT / "experiments" / "vae_digits.py").read_text()
     (tmp_path / "my_family.py").write_text(
-        change(family, ("nn.silu(nn.Dense(width)(x))", "jnp.tanh(nn.Dense(width)(x))"), ('name="VAE"', 'name="My VAE"'))
+        change(family, ("nn.silu(nn.Dense(width", "jnp.tanh(nn.Dense(width"), ('name="VAE"', 'name="My VAE"'))
     )
     (tmp_path / "my_digits.py").write_text(
         change(
