@@ -21,6 +21,7 @@ from genmap_jax import parallel
 from genmap_jax.algorithm import Family, conditions, like_batch
 from genmap_jax.commands.compiled import Collective, Memory, collectives, memory, seconds_on_links
 from genmap_jax.flops import flops
+from genmap_jax.options import check_options
 from genmap_jax.peaks import TPUS, Chip, peak_flops
 from genmap_jax.run import loop
 from genmap_jax.run.config import Experiment
@@ -82,7 +83,7 @@ class Programs:
 
     def __init__(self, cfg: Experiment, family: Family, where: Slice, fsdp: bool = False):
         """Raises ValueError for an option out of its range or a batch that does not divide over the devices."""
-        loop.check_options(cfg)
+        check_options(cfg)
         if cfg.batch_size % len(where.devices):
             raise ValueError(
                 f"batch_size={cfg.batch_size} does not divide over the {len(where.devices)} devices of {where.name}: "
@@ -144,17 +145,19 @@ class Programs:
         return Fit(held.total <= chip.memory, held.total, held, work, sent, seconds)
 
 
-def largest_batch(cfg: Experiment, family: Family, where: Slice, fsdp: bool = False) -> int:
+def largest_batch(cfg: Experiment, family: Family, where: Slice, fsdp: bool = False, known: Fit | None = None) -> int:
     """The largest batch whose step fits, to within a part in eight; 0 if that of one example per device does not.
 
     What a step needs grows about linearly with the batch: two sizes tell the next, and every answer was compiled.
+    known: the step of `cfg`, if it has been compiled.
     """
     unit = len(where.devices) * micro_batches(cfg.model)
     needs: dict[int, int] = {}
     fits, least_too_many = 0, math.inf
     batch = max(unit, cfg.batch_size // unit * unit)
     for _ in range(TRIES):
-        fit = Programs(dataclasses.replace(cfg, batch_size=batch), family, where, fsdp).step()
+        fit = known if batch == cfg.batch_size else None
+        fit = fit or Programs(dataclasses.replace(cfg, batch_size=batch), family, where, fsdp).step()
         needs[batch] = fit.needed
         if fit.fits:
             fits = batch
@@ -204,7 +207,7 @@ def report(cfg: Experiment, family: Family, where: Slice, fsdp: bool = False, se
         "batch_size": cfg.batch_size,
         "fsdp": fsdp,
         **{name: None if fit is None else dataclasses.asdict(fit) for name, fit in found.items()},
-        "largest_batch": largest_batch(cfg, family, where, fsdp) if search else None,
+        "largest_batch": largest_batch(cfg, family, where, fsdp, found["step"]) if search else None,
     }
 
 

@@ -13,17 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
-
-from genmap_jax.algorithm import like_batch
 from genmap_jax.commands import executors
 from genmap_jax.commands.measure import card_is_current, check_samples
 from genmap_jax.data import target
-from genmap_jax.flops import flops
 from genmap_jax.lock import lock
 from genmap_jax.report.page import write_page
 from genmap_jax.run import runs
 from genmap_jax.run.launch import FINISHED, Launch, start_devices
+from genmap_jax.run.loop import operations
 from genmap_jax.run.preemption import stoppable
 from genmap_jax.run.runs import Script
 
@@ -125,8 +122,7 @@ def work(script: Script) -> int:
     """Floating-point operations of the whole training of an experiment."""
     cfg = script.config
     algorithm = script.family.algorithm(cfg.model, batch_size=cfg.batch_size)
-    key, batch = jax.random.key(0), like_batch(algorithm.reads, cfg.batch_size)
-    return cfg.steps * flops(algorithm.step, jax.eval_shape(algorithm.init, key, batch), batch, key)
+    return cfg.steps * operations(algorithm, cfg.batch_size)
 
 
 def planned_minutes(count: int) -> float:

@@ -23,7 +23,7 @@ from genmap_jax.evaluate import quality, translation
 from genmap_jax.evaluate.likelihood import Likelihood, LogProbs, log_probs, summary
 from genmap_jax.evaluate.quality import Number
 from genmap_jax.evaluate.resampling import bootstrap
-from genmap_jax.files import read_json, read_sound
+from genmap_jax.files import read_json, read_metrics, read_sound
 from genmap_jax.parallel import Placement
 from genmap_jax.report import pictures
 from genmap_jax.run import config as configs
@@ -338,7 +338,7 @@ def about(run: Run) -> dict[str, Any]:
         "parameters": parameter_count(run.algorithm, run.state),
         "evaluations": run.algorithm.evaluations,
         "train_seconds": run.seconds,
-        "speed": last_speeds(run.folder),
+        "speed": last_speeds(read_metrics(run.folder / "metrics.jsonl")),
         "time": time_spent(run.folder),
         "platform": jax.devices()[0].platform,
         "devices": len(made["devices"]),

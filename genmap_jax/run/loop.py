@@ -73,8 +73,12 @@ class Program:
     """So many seeds are one program, by `jax.vmap` over state, batch and key."""
     step: Callable[..., Any]
     """The compiled train step."""
-    flops: int
-    """Operations of matrix products and convolutions in one step, all devices and seeds together."""
+
+    @functools.cached_property
+    def flops(self) -> int:
+        """Operations of matrix products and convolutions in one step, all devices and seeds together."""
+        whole = self.algorithm if self.place.axis_name is None else bind(self.config, self.family)
+        return self.together * operations(whole, self.config.batch_size)
 
 
 # ---- before training -------------------------------------------------------------------------------------------------
@@ -93,22 +97,25 @@ def prepare(cfg: Experiment, family: Family, launch: Launch, together: int = 1) 
         raise ValueError(f"{together} seeds are one program on one device only, not on {place.mesh.size}")
     algorithm = bind(cfg, family, place.axis_name)
     sources = load(cfg, algorithm, launch.data_dir)
-    key, batch = jax.random.key(0), like_batch(algorithm.reads, cfg.batch_size)
-    like = jax.eval_shape(algorithm.init, key, batch)
-    whole = algorithm if place.axis_name is None else bind(cfg, family)
-    work = together * flops(whole.step, like, batch, key)
+    like = jax.eval_shape(algorithm.init, jax.random.key(0), like_batch(algorithm.reads, cfg.batch_size))
     step: Callable[..., Any]
     if together > 1:
         step = jax.jit(jax.vmap(algorithm.step), donate_argnums=0)
     else:
         step = place.compile(algorithm, like)
-    return Program(cfg, family, algorithm, place, sources, together, step, work)
+    return Program(cfg, family, algorithm, place, sources, together, step)
 
 
 def bind(cfg: Experiment, family: Family, axis_name: str | None = None) -> Algorithm:
     """The family's algorithm as the loop runs it: augmented, and with keys that are a function of (seed, step)."""
     algorithm = family.algorithm(cfg.model, batch_size=cfg.batch_size, axis_name=axis_name)
     return keyed_by_step(augmented(algorithm, cfg.augment, axis_name))
+
+
+def operations(algorithm: Algorithm, batch_size: int) -> int:
+    """Operations of matrix products and convolutions in one update of a whole batch, by tracing it."""
+    key, batch = jax.random.key(0), like_batch(algorithm.reads, batch_size)
+    return flops(algorithm.step, jax.eval_shape(algorithm.init, key, batch), batch, key)
 
 
 def keyed_by_step(algorithm: Algorithm) -> Algorithm:
@@ -199,7 +206,7 @@ def train(
             run.close()
         return FINISHED
     profile.check(launch.profile, cfg.steps - step)
-    clock = Clock([run.folder for run in runs] if chief else [], step)
+    clock, work = Clock([run.folder for run in runs] if chief else [], step), program.flops
     if chief:
         for run in runs:
             run.log_to(step, launch)
@@ -208,7 +215,7 @@ def train(
         if step == 0:
             observer.begin(run.at(0, part))
         count, platform = parameter_count(program.algorithm, part), jax.devices()[0].platform
-        _say(f"{cfg.name}: {count:,} parameters, {program.flops / 1e9:.3g} GFLOP a step, {place.mesh.size} {platform} "
+        _say(f"{cfg.name}: {count:,} parameters, {work / 1e9:.3g} GFLOP a step, {place.mesh.size} {platform} "
              f"device(s) ({place.kind}: {place.why}), from step {step} to {cfg.steps}. "
              f"Run folder: {run.folder}")  # fmt: skip
     clock.turn("step")
@@ -228,7 +235,7 @@ def train(
                     [data.batch(program.sources["train"], r.cfg.seed, step, cfg.batch_size, *here) for r in runs]
                 )
                 batch = place.put(batch)
-                idle = all(x.is_ready() for x in jax.tree.leaves(in_flight[-1][1])) if in_flight else True
+                idle = not in_flight or all(x.is_ready() for x in jax.tree.leaves(in_flight[-1][1]))
                 clock.turn("step" if step > began else "compile", was="data" if idle else "step")
                 waits_for(f"step {step + 1}" if step > began else None)  # the first one compiles
                 state, metrics = program.step(state, batch, step_keys)
@@ -258,19 +265,18 @@ def train(
                             row = run.interval.take() if step % cfg.log_every == 0 else run.interval.means()
                             row |= {"examples": step * cfg.batch_size, "seconds": run.seconds}
                             rate = (step - mark_step) / elapsed
-                            row |= speeds(rate, cfg.batch_size, program.flops, place.mesh)
+                            row |= speeds(rate, cfg.batch_size, work, place.mesh)
                             clock.turn("evaluation")
                             if evaluate and not run.failed:
                                 row |= observer.validate(run.at(step, part))
                             if sample:
                                 run.draw(observer, step, part)
                             run.write(step, row)
-                            clock.turn("step")
                         if stop or save:
                             waits_for(f"step {step} to be saved")
                             clock.turn("saving")
                             run.save(step, part)
-                            clock.turn("step")
+                    clock.turn("step")
                     clock.write(step)
                     mark_step, mark_time = step, time.perf_counter()
                 if stop:

@@ -232,6 +232,6 @@ def progress(folder: Path) -> dict[str, Any]:
         "steps": cfg["steps"],
         "finished": result is not None and result["steps"] >= cfg["steps"],
         "evaluated": (folder / "evaluation" / "card.json").exists(),
-        "speed": last_speeds(folder),
+        "speed": last_speeds(rows),
         "time": time_spent(folder),
     }

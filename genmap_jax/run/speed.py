@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genmap_jax.files import read_metrics, read_sound, write_json
+from genmap_jax.files import read_sound, write_json
 from genmap_jax.peaks import peak_flops
 
 if TYPE_CHECKING:  # listing runs must not wait for JAX
@@ -82,9 +82,9 @@ def time_spent(folder: Path) -> dict[str, float]:
     return total
 
 
-def last_speeds(folder: Path) -> dict[str, float]:
-    """What the newest row of a run folder that has them says of speed; nothing before the first."""
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "examples_per_second" in row]
+def last_speeds(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """What the newest of the rows of metrics.jsonl that have them says of speed; nothing before the first."""
+    rows = [row for row in rows if "examples_per_second" in row]
     return {name: rows[-1][name] for name in SPEEDS[1:] if name in rows[-1]} if rows else {}
 
 

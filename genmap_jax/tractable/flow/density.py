@@ -3,7 +3,9 @@
 A model of this folder builds one `Bijection` from its configuration; everything else about it is here.
 """
 
-from typing import Literal
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +38,20 @@ from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import dequantisation
 from genmap_jax.tractable.flow.bijection import Bijection, log_density
 
+C = TypeVar("C")
 Dequantisation = Literal["uniform", "variational"]
 
 
 def one_hot(batch: dict[str, Array] | None, classes: int | None) -> Array | None:
     """What the bijections are told of a batch or of conditions: the label as float [B, classes], or None."""
     return jax.nn.one_hot(batch["label"], classes) if classes is not None and batch is not None else None
+
+
+def with_exact_likelihood(bind: Callable[[C], Algorithm], cfg: C) -> Algorithm:
+    """`bind(cfg)`, whose likelihood is computed in float32 whatever training was. cfg: with a field `dtype`."""
+    config: Any = cfg
+    exact = dataclasses.replace(config, dtype="float32")
+    return bind(cfg)._replace(log_prob=bind(exact).log_prob)
 
 
 def flow_algorithm(

@@ -24,7 +24,7 @@ from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling as layers
 from genmap_jax.tractable.flow import images, linear
 from genmap_jax.tractable.flow.bijection import Bijection, chain, repeat
-from genmap_jax.tractable.flow.density import Dequantisation, flow_algorithm
+from genmap_jax.tractable.flow.density import Dequantisation, flow_algorithm, with_exact_likelihood
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +138,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             accumulate=cfg.accumulate,
         )
 
-    exact = dataclasses.replace(cfg, dtype="float32")  # in which likelihoods are computed, whatever training was
-    return bind(cfg)._replace(log_prob=bind(exact).log_prob)
+    return with_exact_likelihood(bind, cfg)
 
 
 FAMILY = Family(

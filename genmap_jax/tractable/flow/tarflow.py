@@ -40,7 +40,7 @@ from genmap_jax.samplers.guidance import check_guidance
 from genmap_jax.spaces import Space
 from genmap_jax.tractable.flow import coupling, images, linear
 from genmap_jax.tractable.flow.bijection import Bijection, chain
-from genmap_jax.tractable.flow.density import flow_algorithm
+from genmap_jax.tractable.flow.density import flow_algorithm, with_exact_likelihood
 
 Cache = list[tuple[Array, Array]]
 """Keys and values of all patches in each layer, [B heads, N, d]; patches not decoded yet are masked."""
@@ -342,8 +342,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             accumulate=cfg.accumulate,
         )
 
-    exact = dataclasses.replace(cfg, dtype="float32")  # in which likelihoods are computed, whatever training was
-    return bind(cfg)._replace(log_prob=bind(exact).log_prob)
+    return with_exact_likelihood(bind, cfg)
 
 
 FAMILY = Family(
