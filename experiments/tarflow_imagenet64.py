@@ -29,6 +29,9 @@ CONFIG = Experiment(
         layers=8,
         width=768,
         heads=12,
+        dtype="bfloat16",
+        remat=True,  # without it the backward pass needs 16 GiB for an image
+        scan=True,
         optim=Optim(lr=1e-4, b2=0.95, weight_decay=1e-4, warmup=256_000, decay=128_000_000, final=0.01),
         ema_halflife=500_000,
         draws=1,

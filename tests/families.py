@@ -136,8 +136,8 @@ FAMILIES = {
     "tarflow": Case(
         tarflow.FAMILY,
         tarflow.Config(
-            **{"space": DIGITS, "patch": 4, "flows": 2, "layers": 1, "width": 16, "classes": 10, "noise_std": 0.1},
-            **{"draws": 2, "group": 2},
+            **{"space": DIGITS, "patch": 4, "flows": 2, "layers": 2, "width": 16, "classes": 10, "noise_std": 0.1},
+            **{"draws": 2, "group": 2, "remat": True, "scan": True},
         ),
         "lower_bound",
     ),
@@ -160,7 +160,7 @@ FAMILIES = {
         diffusion.FAMILY,
         diffusion.Config(
             **{"space": DIGITS, **DIFFUSION, "classes": 10, "schedule": "learned", "fourier": (2,)},
-            **{"ema_halflife": 50.0, "power_ema": (0.1,)},
+            **{"ema_halflife": 50.0, "power_ema": (0.1,), "remat": True},
         ),
         "lower_bound",
         DENOISING,
@@ -209,6 +209,7 @@ FAMILIES = {
         stylegan.FAMILY,
         stylegan.Config(
             **{"space": DIGITS, "classes": 10, **STYLEGAN, "r1_every": 3, "path_every": 2, "ema_halflife": 50.0},
+            **{"remat": True},
             **{"augment": ("integer_translation",), "ada_target": 0.6, "ada_ramp": 500},
         ),
         None,
@@ -218,7 +219,7 @@ FAMILIES = {
         biggan.FAMILY,
         biggan.Config(
             **{"space": DIGITS, "classes": 10, "latent": 6, "width": 4, "channels": (2, 2, 1), "attention": 4},
-            **{"embedding": 5, "ema_halflife": 50.0},
+            **{"embedding": 5, "ema_halflife": 50.0, "remat": True},
         ),
         None,
         {"truncation": 1.0},

@@ -1,134 +1,30 @@
 """bfloat16 activations and products with float32 parameters and likelihoods; updates made in parts."""
 
 import dataclasses
-import math
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import BATCH, FAMILIES, SGD
+from networks import FEATURES, NETWORKS, RNG, perturbed
 from variants import chosen
 
 from genmap_jax import data
 from genmap_jax.algorithm import Algorithm, in_parts
-from genmap_jax.approximate import diffusion, ebm, vae
-from genmap_jax.implicit import biggan, cyclegan, gan, score, stylegan
 from genmap_jax.optim import Optim
 from genmap_jax.run import config as configs
 from genmap_jax.run import loop
-from genmap_jax.spaces import images, vectors
-from genmap_jax.tractable.flow import continuous, coupling, tarflow
-from genmap_jax.tractable.flow import images as flow_images
+from genmap_jax.tractable.flow import coupling, tarflow
 from genmap_jax.tractable.flow.bijection import chain, repeat
 from genmap_jax.tractable.flow.linear import rotation
-
-SPACE = images(8, 8, 1, levels=17)
-SMALL = {"width": 16, "blocks": 1, "channel_mult": (1, 2), "attention": (4,)}
-RNG = np.random.default_rng(1)
-IMAGES, SIGMA = jnp.asarray(RNG.normal(size=(4, 8, 8, 1)), jnp.float32), jnp.asarray([0.1, 0.5, 1.0, 3.0])
-GREY, FEATURES = jnp.asarray(RNG.integers(0, 17, (4, 8, 8, 1)), jnp.uint8), IMAGES.reshape(4, -1)
-LABEL, CODE, KEYS = jnp.asarray([0, 1, 2, 0]), jnp.eye(4, 3), jax.random.split(jax.random.key(0), 4)
-GAN = gan.Config(SPACE, classes=3, latent=4, width=16, depth=1)
-BIG, STYLE = FAMILIES["biggan"].config, FAMILIES["stylegan"].config
-CYCLE = cyclegan.Config(SPACE, width=8, depth=2, blocks=1, patch_layers=1, init_std=0.2)
-
-
-# Each is a function of the dtype -> (parameters at random, none zero so that every layer counts; parameters -> output).
-
-
-def module(build, *inputs):
-    """A linen module, built of a dtype; of several outputs the first."""
-
-    def at(dtype):
-        net = build(dtype)
-        shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs))["params"]
-        output = lambda params: net.apply({"params": params}, *inputs, mutable=["batch_stats"])[0]  # noqa: E731
-        return perturbed(shapes), lambda params: jax.tree.leaves(output(params))[0]
-
-    return at
-
-
-def configured(kind, cfg, *inputs, **changes):
-    """A linen module whose configuration has the dtype."""
-    return module(lambda dtype: kind(dataclasses.replace(cfg, dtype=dtype, **changes)), *inputs)
-
-
-def model(family, output, **changes):
-    """A model of images by its configuration. output: (configuration, parameters) -> what it makes."""
-
-    def at(dtype):
-        cfg = family.Config(SPACE, dtype=dtype, **changes)
-        init = family.algorithm(cfg, batch_size=1).init
-        shapes = jax.eval_shape(init, jax.random.key(0), {"image": GREY[:1]}).params
-        return perturbed(shapes), lambda params: output(cfg, params)
-
-    return at
-
-
-def perturbed(shapes):
-    rng = np.random.default_rng(0)
-
-    def draw(path, x):
-        return (path[-1].key == "scale") + rng.standard_normal(x.shape) / max(1, math.prod(x.shape[:-1])) ** 0.5
-
-    return jax.tree.map_with_path(lambda path, x: jnp.asarray(draw(path, x), x.dtype), shapes)
-
-
-denoiser = partial(model, diffusion, lambda cfg, params: diffusion.denoiser(cfg, params)(IMAGES, SIGMA))
-score_denoiser = partial(model, score, lambda cfg, params: score.denoiser(cfg, params)(IMAGES, SIGMA))
-tilt = partial(model, ebm, lambda cfg, params: ebm.tilt(cfg, params, IMAGES))
-vae_config = partial(vae.Config, SPACE, latent=3)
-generator = partial(configured, gan.Generator, GAN, FEATURES[:, :4], LABEL, True)
-discriminator = partial(configured, gan.Discriminator, GAN, IMAGES, LABEL)
-
-# name -> network, and how many products of its gradient are float32: those of attention, of a last layer, and in BigGAN
-# and StyleGAN2 of all that has no pixels, and colours and D's coarsest layers in StyleGAN2.
-NETWORKS = {
-    "mlp": (denoiser(width=16, blocks=1), 0),
-    "unet": (denoiser(network="unet", **SMALL), 6),
-    "adm": (denoiser(network="adm", **SMALL, head_width=8), 8),
-    "dit": (denoiser(network="dit", width=16, blocks=1, head_width=8), 2),
-    "score_mlp": (score_denoiser(width=16, blocks=1), 0),
-    "score_conv": (score_denoiser(network="conv", **SMALL), 6),
-    "vae": (configured(vae.VAE, vae_config(hidden=(16,)), GREY), 0),
-    "vae_conv": (configured(vae.VAE, vae_config(network="conv", hidden=(8, 8), blocks=1), GREY), 0),
-    "ebm": (tilt(width=16, depth=1, frequencies=2), 3),
-    "ebm_conv": (tilt(network="conv", width=4, depth=1), 3),
-    "spline_flow": (module(lambda dtype: coupling.ResidualNetwork(16, 1, 6, dtype), FEATURES, CODE), 0),
-    "maf": (module(lambda dtype: coupling.MADE(16, 1, 2, dtype), FEATURES[:, :5], CODE), 0),
-    "glow": (module(lambda dtype: flow_images.ConvNetwork(16, 2, dtype), IMAGES, CODE), 0),
-    "glow_prior": (module(lambda dtype: flow_images.ConvPrior(2, dtype), IMAGES, CODE), 0),
-    "tarflow": (
-        module(lambda dtype: tarflow.Transformer(16, 1, 2, 16, dtype), IMAGES.reshape(4, 16, 4), CODE),
-        0,
-    ),
-    "continuous_flow": (
-        configured(continuous.Velocity, continuous.Config(vectors(5), width=8, blocks=1), FEATURES[:, :5], SIGMA, CODE),
-        0,
-    ),
-    **{f"gan_{name}_g": (generator(network=name), 0) for name in ("mlp", "conv", "dcgan", "r3gan")},
-    **{f"gan_{name}_d": (discriminator(network=name), 3) for name in ("mlp", "conv", "dcgan", "r3gan")},
-    "cyclegan_resnet": (configured(cyclegan.Resnet, CYCLE, jnp.tile(IMAGES, (1, 2, 2, 1)), KEYS), 0),
-    "cyclegan_unet": (configured(cyclegan.UNet, CYCLE, IMAGES, KEYS), 0),
-    "cyclegan_d": (configured(cyclegan.PatchGAN, CYCLE, IMAGES), 0),
-    "cut": (configured(cyclegan.Heads, CYCLE, [IMAGES.reshape(4, 16, 4)]), 0),
-    "biggan_g": (configured(biggan.Generator, BIG, FEATURES[:, :6], LABEL, True), 26),
-    "biggan_d": (configured(biggan.Discriminator, BIG, IMAGES, LABEL), 3),
-    "stylegan_g": (
-        configured(stylegan.Synthesis, STYLE, jnp.tile(FEATURES[:, None, :8], (1, STYLE.layers, 1)), None),
-        23,
-    ),
-    "stylegan_d": (configured(stylegan.Discriminator, STYLE, IMAGES, LABEL), 17),
-}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_in_halves_is_near_the_same_in_float32(name):
     """Its outputs, float32, differ by at most 2 % of their size, and by something; parameters are float32."""
-    (params, whole), (half_params, half) = (NETWORKS[name][0](dtype) for dtype in ("float32", "bfloat16"))
+    (params, whole), (half_params, half) = (NETWORKS[name][0](dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(half_params)} == {jnp.dtype("float32")}
     wanted, found = (jax.jit(output)(params) for output in (whole, half))
     assert found.dtype == jnp.float32
@@ -139,7 +35,7 @@ def test_a_network_in_halves_is_near_the_same_in_float32(name):
 def test_layers_multiply_halves_and_nothing_else(name):
     """In the gradient every convolution, and every product but the few that are told, has operands in bfloat16 only."""
     network, most = NETWORKS[name]
-    params, output = network("bfloat16")
+    params, output = network(dtype="bfloat16")
     lowered = jax.jit(jax.grad(lambda params: jnp.square(output(params)).sum())).lower(params).as_text()
     kinds = re.findall(r"(dot_general|convolution)\b.* : \(tensor<\S+x(\w+)>, tensor<\S+x(\w+)>\)", lowered)
     wide = [kind for kind, *operands in kinds if set(operands) != {"bf16"}]

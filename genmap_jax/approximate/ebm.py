@@ -22,6 +22,7 @@ up to the step size of the chain, which also limits how narrow a law it can foll
 """
 
 import dataclasses
+from functools import partial
 from typing import Annotated, Literal, NamedTuple, cast
 
 import flax.linen as nn
@@ -45,6 +46,7 @@ from genmap_jax.algorithm import (
     in_parts,
 )
 from genmap_jax.keys import example_keys
+from genmap_jax.nn.blocks import block
 from genmap_jax.nn.products import in_type, widened
 from genmap_jax.objectives import contrastive_divergence as cd
 from genmap_jax.optim import Optim, optimizer
@@ -107,6 +109,8 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Activations and products of f have this type in training and sampling, its last layer apart. Parameters, states
     of chains, energies, the loss and the likelihood are always float32."""
+    remat: bool = False
+    """The backward pass recomputes the inside of every block, to save memory. Only conv has blocks."""
     accumulate: Count = 1
     """An update runs its chains and computes its gradient over this many micro-batches, one after another, to save
     memory."""
@@ -140,24 +144,28 @@ class ConvNet(nn.Module):
 
     width: int
     depth: int
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # [B, H, W, C] -> [B]
+        def residual(_, h: Array, width: int) -> Array:
+            r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(h))
+            r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(r))
+            return r + (h if h.shape[-1] == width else nn.Conv(width, (1, 1), use_bias=False, dtype=h.dtype)(h))
+
         h = nn.Conv(self.width, (3, 3), dtype=x.dtype)(x)
         for stage, width in enumerate((self.width, self.width, 2 * self.width, 2 * self.width)):
             if stage:
                 h = nn.avg_pool(h, (2, 2), (2, 2))
             for _ in range(self.depth):
-                r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(h))
-                r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(r))
-                h = r + (h if h.shape[-1] == width else nn.Conv(width, (1, 1), use_bias=False, dtype=h.dtype)(h))
+                h = block(self, self.remat, partial(residual, width=width), h)
         h = jnp.sum(widened(nn.silu(h)), axis=(1, 2))
         return nn.Dense(1, kernel_init=nn.initializers.zeros)(h)[:, 0]
 
 
 def network(cfg: Config) -> nn.Module:
     """The network f of a configuration."""
-    return (MLP if cfg.network == "mlp" else ConvNet)(cfg.width, cfg.depth)
+    return MLP(cfg.width, cfg.depth) if cfg.network == "mlp" else ConvNet(cfg.width, cfg.depth, cfg.remat)
 
 
 # ---- the model: free functions, nats ---------------------------------------------------------------------------------
@@ -214,6 +222,8 @@ def check(cfg: Config) -> None:
     """Raise one ValueError that names the field and the fix."""
     cfg.space.check()
     check_options(cfg)
+    if cfg.remat and cfg.network != "conv":
+        raise ValueError("remat=True: only network='conv' has blocks whose inside could be recomputed")
     if cfg.network == "conv" and (not cfg.space.image or any(side % 8 for side in cfg.space.shape[:2])):
         raise ValueError(
             f"network='conv' halves the sides of images three times, which {cfg.space.shape} does not allow: use 'mlp'"

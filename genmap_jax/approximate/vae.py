@@ -42,6 +42,7 @@ from genmap_jax.algorithm import (
 )
 from genmap_jax.keys import example_keys
 from genmap_jax.likelihoods import discretised_logistic, gaussian
+from genmap_jax.nn.blocks import block
 from genmap_jax.nn.products import in_type, widened
 from genmap_jax.objectives import elbo
 from genmap_jax.optim import Optim, optimizer
@@ -82,6 +83,8 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Activations and products of encoder and decoder have this type in training and sampling. Parameters, the loss and
     the likelihood are always float32."""
+    remat: bool = False
+    """The backward pass recomputes the inside of every block, to save memory. Only conv has blocks."""
     accumulate: Count = 1
     """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
@@ -123,13 +126,14 @@ class ConvEncoder(nn.Module):
     channels: tuple[int, ...]
     blocks: int
     out: int
+    remat: bool
 
     @nn.compact
     def __call__(self, x):  # [B, H, W, C] -> [B, out]
         for stage, channels in enumerate(self.channels):
             x = nn.Conv(channels, (3, 3), strides=1 if stage == 0 else 2, dtype=x.dtype)(x)
             for _ in range(self.blocks):
-                x = Residual()(x)
+                x = block(self, self.remat, lambda _, x: Residual()(x), x)
         return nn.Dense(self.out, dtype=x.dtype)(nn.silu(x).reshape(x.shape[0], -1))
 
 
@@ -139,6 +143,7 @@ class ConvDecoder(nn.Module):
     channels: tuple[int, ...]
     blocks: int
     shape: tuple[int, ...]  # (H, W, output channels)
+    remat: bool
 
     @nn.compact
     def __call__(self, z):  # [B, Z] -> [B, H, W, output channels]
@@ -150,7 +155,7 @@ class ConvDecoder(nn.Module):
             if stage:
                 x = nn.Conv(channels, (3, 3), dtype=x.dtype)(x.repeat(2, axis=1).repeat(2, axis=2))
             for _ in range(self.blocks):
-                x = Residual()(x)
+                x = block(self, self.remat, lambda _, x: Residual()(x), x)
         return nn.Conv(out, (3, 3), dtype=x.dtype)(nn.silu(x))
 
 
@@ -164,8 +169,9 @@ class VAE(nn.Module):
         per_output = cfg.scale == "output"
         if cfg.network == "conv":
             *size, channels = cfg.space.shape
-            self.encoder = ConvEncoder(cfg.hidden, cfg.blocks, 2 * cfg.latent)
-            self.decoder = ConvDecoder(cfg.hidden, cfg.blocks, (*size, channels * (1 + per_output)))
+            self.encoder = ConvEncoder(cfg.hidden, cfg.blocks, 2 * cfg.latent, cfg.remat)
+            shape = (*size, channels * (1 + per_output))
+            self.decoder = ConvDecoder(cfg.hidden, cfg.blocks, shape, cfg.remat)
         else:
             self.encoder = MLP(cfg.hidden, 2 * cfg.latent)
             self.decoder = MLP(cfg.hidden[::-1], cfg.space.dims * (1 + per_output))
@@ -281,6 +287,8 @@ def check(cfg: Config) -> None:
     factor = 2 ** (len(cfg.hidden) - 1) if cfg.hidden else 1
     if cfg.network == "conv" and not (cfg.space.image and cfg.hidden):
         raise ValueError("network='conv' needs images and at least one entry in hidden; use network='mlp'")
+    if cfg.remat and cfg.network != "conv":
+        raise ValueError("remat=True: only network='conv' has blocks whose inside could be recomputed")
     if cfg.network == "conv" and any(side % factor for side in cfg.space.shape[:2]):
         raise ValueError(
             f"hidden={cfg.hidden} needs images whose sides divide by {factor}, not {cfg.space.shape}: shorten hidden"

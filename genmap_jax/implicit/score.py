@@ -106,6 +106,8 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Activations and products of the network have this type in training and sampling. Parameters, normalisations, the
     loss and the likelihood are always float32."""
+    remat: bool = False
+    """The backward pass recomputes the inside of every block, to save memory."""
     accumulate: Count = 1
     """An update computes its gradient over this many micro-batches, one after another, to save memory."""
     optim: Optim = Optim()
@@ -127,8 +129,8 @@ def make_sde(cfg: Config) -> SDE:
 def network(cfg: Config) -> nn.Module:
     """The module (x [B, *shape], emb [B, E]) -> [B, *shape] inside `eps_hat`."""
     if cfg.network == "conv":
-        return UNet(cfg.space.shape[-1], cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention)
-    return MLP(cfg.width, cfg.blocks, cfg.space.shape)
+        return UNet(cfg.space.shape[-1], cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention, cfg.remat)
+    return MLP(cfg.width, cfg.blocks, cfg.space.shape, cfg.remat)
 
 
 # ---- the model as free functions of its parameters -------------------------------------------------------------------

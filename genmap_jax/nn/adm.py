@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.nn.attention import attention
+from genmap_jax.nn.blocks import block
 from genmap_jax.nn.unet import conv, dense, downsample, lecun, upsample, zeros
 
 Array = jax.Array
@@ -83,6 +84,8 @@ class ADM(nn.Module):
     """Heights of the feature maps that have self-attention; the middle always has."""
     head_width: int = 64
     """Channels of an attention head."""
+    remat: bool = False
+    """Whether the backward pass recomputes the inside of every block, to save memory."""
 
     @nn.compact
     def __call__(self, x, emb):
@@ -90,27 +93,33 @@ class ADM(nn.Module):
         emb = dense(emb, 4 * self.width, lecun)
         emb = dense(nn.silu(emb), 4 * self.width, lecun)
 
-        def block(x, features):
-            x = Residual(features, groups)(x, emb)
-            return Attention(groups, self.head_width)(x) if x.shape[1] in self.attention else x
+        def residual(x, features, resample=None):
+            return block(self, self.remat, lambda _, x, emb: Residual(features, groups, resample)(x, emb), x, emb)
+
+        def attend(x):
+            return block(self, self.remat, lambda _, x: Attention(groups, self.head_width)(x), x)
+
+        def stage(x, features):
+            x = residual(x, features)
+            return attend(x) if x.shape[1] in self.attention else x
 
         x = conv(x, self.width)
         skips = [x]
         for i, mult in enumerate(self.channel_mult):
             if i > 0:
-                x = Residual(x.shape[-1], groups, "down")(x, emb)
+                x = residual(x, x.shape[-1], "down")
                 skips.append(x)
             for _ in range(self.blocks):
-                x = block(x, mult * self.width)
+                x = stage(x, mult * self.width)
                 skips.append(x)
 
-        x = Residual(x.shape[-1], groups)(x, emb)
-        x = Attention(groups, self.head_width)(x)
-        x = Residual(x.shape[-1], groups)(x, emb)
+        x = residual(x, x.shape[-1])
+        x = attend(x)
+        x = residual(x, x.shape[-1])
 
         for i, mult in reversed(list(enumerate(self.channel_mult))):
             for _ in range(self.blocks + 1):
-                x = block(jnp.concatenate([x, skips.pop()], axis=-1), mult * self.width)
+                x = stage(jnp.concatenate([x, skips.pop()], axis=-1), mult * self.width)
             if i > 0:
-                x = Residual(x.shape[-1], groups, "up")(x, emb)
+                x = residual(x, x.shape[-1], "up")
         return conv(nn.silu(normalise(x, groups)), self.features, init=zeros)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.nn.attention import attention
+from genmap_jax.nn.blocks import block, through_equal
 from genmap_jax.nn.unet import dense, zeros
 
 Array = jax.Array
@@ -84,6 +85,10 @@ class DiT(nn.Module):
     """Attention heads of a block."""
     patch: int = 2
     """Side of a patch, in pixels."""
+    remat: bool = False
+    """Whether the backward pass recomputes the inside of every block, to save memory."""
+    scan: bool = False
+    """Whether one block is compiled and looped over. Parameters and results are the same."""
 
     @nn.compact
     def __call__(self, x, emb):
@@ -95,8 +100,14 @@ class DiT(nn.Module):
         x = x.reshape(batch, rows, p, columns, p, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
         x = dense(x, self.width, glorot, "embed")
         x = x + positions(rows, columns, self.width).astype(x.dtype)[None]
-        for i in range(self.blocks):
-            x = Block(self.heads, name=f"block_{i}")(x, emb)
+        names = [f"block_{i}" for i in range(self.blocks)]
+        if self.scan and not self.is_initializing():
+            params = self.variables["params"]
+            run = lambda own, x: (Block(self.heads, parent=None).apply({"params": own}, x, emb), None)  # noqa: E731
+            x, _ = through_equal(jax.checkpoint(run) if self.remat else run, [params[name] for name in names], x)
+        else:
+            for name in names:
+                x = block(self, self.remat, lambda _, x, emb, name=name: Block(self.heads, name=name)(x, emb), x, emb)
 
         shift, scale = jnp.split(dense(nn.silu(emb), 2 * self.width, zeros, "last_condition"), 2, -1)
         x = dense(modulate(x, shift, scale), p * p * self.features, zeros, "last")

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from genmap_jax.nn.attention import attention
+from genmap_jax.nn.blocks import block
 
 Array = jax.Array
 
@@ -109,33 +110,41 @@ class UNet(nn.Module):
     """Residual blocks per resolution on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16,)
     """Heights of the feature maps that have self-attention; the coarsest always has."""
+    remat: bool = False
+    """Whether the backward pass recomputes the inside of every block, to save memory."""
 
     @nn.compact
     def __call__(self, x, emb):
         emb = dense(emb, 4 * self.width)
         emb = dense(nn.silu(emb), 4 * self.width)
 
+        def residual(x, features, resample=None):
+            return block(self, self.remat, lambda _, x, emb: Residual(features, resample)(x, emb), x, emb)
+
+        def attend(x):
+            return block(self, self.remat, lambda _, x: Attention()(x), x)
+
         x = conv(x, self.width)
         skips = [x]
         for i, mult in enumerate(self.channel_mult):
             if i > 0:
-                x = Residual(x.shape[-1], "down")(x, emb)
+                x = residual(x, x.shape[-1], "down")
                 skips.append(x)
             for _ in range(self.blocks):
-                x = Residual(mult * self.width)(x, emb)
+                x = residual(x, mult * self.width)
                 if x.shape[1] in self.attention:
-                    x = Attention()(x)
+                    x = attend(x)
                 skips.append(x)
 
-        x = Residual(x.shape[-1])(x, emb)
-        x = Attention()(x)
-        x = Residual(x.shape[-1])(x, emb)
+        x = residual(x, x.shape[-1])
+        x = attend(x)
+        x = residual(x, x.shape[-1])
 
         for i, mult in reversed(list(enumerate(self.channel_mult))):
             for _ in range(self.blocks + 1):
-                x = Residual(mult * self.width)(jnp.concatenate([x, skips.pop()], axis=-1), emb)
+                x = residual(jnp.concatenate([x, skips.pop()], axis=-1), mult * self.width)
             if x.shape[1] in self.attention:
-                x = Attention()(x)
+                x = attend(x)
             if i > 0:
-                x = Residual(x.shape[-1], "up")(x, emb)
+                x = residual(x, x.shape[-1], "up")
         return conv(nn.silu(normalise(x)), self.features, init=zeros)

@@ -70,6 +70,8 @@ class Config:
     """Optimizer of G, and of D but for `rate_d`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations of the convolutions. Parameters, statistics and logits are float32."""
+    remat: bool = False
+    """Whether the backward pass recomputes the inside of every block, to save memory."""
 
     @property
     def depth(self) -> int:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from genmap_jax.implicit.biggan.config import Config
 from genmap_jax.nn import unet
 from genmap_jax.nn.batch_norm import BatchNorm
+from genmap_jax.nn.blocks import block
 from genmap_jax.nn.products import einsum_float32, widened
 from genmap_jax.nn.unet import downsample, upsample
 
@@ -130,18 +131,21 @@ class Generator(nn.Module):
         else:
             first, parts = z, [z[:, :0]] * depth
 
+        def run(layer, x: Array, code: Array) -> Array:
+            return block(self, cfg.remat, lambda _, *inputs: layer()(*inputs, train), x, code, label)
+
         norm = partial(Norm, cfg, self.axis_name, self.decay)
         h, w = H >> depth, W >> depth
         x = nn.Dense(h * w * widths[0], kernel_init=orthogonal)(first).reshape(-1, h, w, widths[0]).astype(cfg.dtype)
         for part, width in zip(parts, widths[1:], strict=True):
-            inputs = jnp.concatenate([*shared, part], axis=1), label, train
+            code = jnp.concatenate([*shared, part], axis=1)
             if cfg.deep:
-                x = DeepUp(x.shape[-1], False, norm)(x, *inputs)
-                x = DeepUp(width, True, norm)(x, *inputs)
+                x = run(partial(DeepUp, x.shape[-1], False, norm), x, code)
+                x = run(partial(DeepUp, width, True, norm), x, code)
             else:
-                x = Up(width, norm)(x, *inputs)
+                x = run(partial(Up, width, norm), x, code)
             if x.shape[1] == cfg.attention:
-                x = Attention()(x)
+                x = block(self, cfg.remat, lambda _, x: Attention()(x), x)
         x = BatchNorm(None, self.axis_name, self.decay)(x.astype(jnp.float32), None, train)
         return widened(conv(nn.relu(x).astype(cfg.dtype), C))
 
@@ -200,15 +204,19 @@ class Discriminator(nn.Module):
     def __call__(self, x: Array, label: Array | None = None) -> Array:
         cfg, depth = self.cfg, self.cfg.depth
         x, widths = x.astype(cfg.dtype), [cfg.width * n for n in reversed(cfg.channels)]
-        x = conv(x, widths[0]) if cfg.deep else Down(widths[0], resize=True, first=True)(x)
+
+        def run(layer, x: Array) -> Array:
+            return block(self, cfg.remat, lambda _, x: layer()(x), x)
+
+        x = conv(x, widths[0]) if cfg.deep else run(partial(Down, widths[0], resize=True, first=True), x)
         for i, width in enumerate(widths[1:]):
             if cfg.deep:
-                x = DeepDown(width, resize=True)(x)
-                x = DeepDown(width, resize=False)(x)
+                x = run(partial(DeepDown, width, resize=True), x)
+                x = run(partial(DeepDown, width, resize=False), x)
             if x.shape[1] == cfg.attention:
-                x = Attention()(x)
+                x = run(Attention, x)
             if not cfg.deep:
-                x = Down(width, resize=i < depth - 1)(x)
+                x = run(partial(Down, width, resize=i < depth - 1), x)
         h = nn.relu(x).astype(jnp.float32).sum((1, 2))
         logits = nn.Dense(1, kernel_init=orthogonal)(h)[:, 0]
         if cfg.classes is None:

@@ -39,6 +39,9 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Activations and products of all networks have this type in training and sampling. Parameters, normalisations,
     images, losses and pools are always float32."""
+    remat: bool = False
+    """Whether the backward pass recomputes the inside of every block of a generator, to save memory. Only a resnet has
+    blocks."""
 
     # ---- what is minimised
     loss: Literal["least_squares", "nonsaturating"] = "least_squares"
@@ -106,6 +109,8 @@ def check(cfg: Config) -> None:
             f"patch_layers={cfg.patch_layers}: of images of space.shape={shape} that leaves no patches to normalise; "
             f"use at most {most}"
         )
+    if cfg.remat and cfg.generator != "resnet":
+        raise ValueError(f"remat=True: generator={cfg.generator!r} has no residual blocks; only a resnet has")
     if cfg.objective == "contrastive" and cfg.generator != "resnet":
         raise ValueError(
             f"generator={cfg.generator!r}: objective='contrastive' compares features of a resnet; use 'resnet'"

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from genmap_jax import keys as per_example
 from genmap_jax.implicit.cyclegan.config import Config
+from genmap_jax.nn.blocks import block
 from genmap_jax.nn.fir import correlate, correlate_wide, transposed
 from genmap_jax.nn.products import in_type, widened
 
@@ -99,9 +100,13 @@ class Resnet(nn.Module):
             x = nn.Conv(widening * cfg.width, (3, 3), strides=2, padding=1, kernel_init=init, dtype=x.dtype)(x)
             features.append(x)
             x = normal(x)
-        for i in range(cfg.blocks):
+
+        def residual(_, x: Array) -> Array:
             h = normal(Conv(4 * cfg.width, 3, init)(x))
-            x = x + instance_norm(Conv(4 * cfg.width, 3, init)(h))
+            return x + instance_norm(Conv(4 * cfg.width, 3, init)(h))
+
+        for i in range(cfg.blocks):
+            x = block(self, cfg.remat, residual, x)
             if i in (0, (cfg.blocks - 1) // 2):
                 features.append(x)
         for widening in (2, 1):

@@ -49,6 +49,9 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Activations and products of both networks have this type in training and sampling, D's last layer apart.
     Parameters, normalisations, logits, losses and penalties are always float32."""
+    remat: bool = False
+    """Whether the backward pass recomputes the inside of every block, to save memory. Only conv and r3gan have
+    blocks."""
 
     # ---- the game
     loss: adversarial.Loss = "relativistic"
@@ -122,6 +125,11 @@ def check(cfg: Config, batch_size: int) -> None:
         )
     if cfg.squash and not images:
         raise ValueError(f"squash={cfg.squash} is for images; vectors have no range to be squashed to: leave it off")
+    if cfg.remat and cfg.network not in ("conv", "r3gan"):
+        raise ValueError(
+            f"remat=True: network={cfg.network!r} has no residual blocks whose inside could be recomputed; use "
+            "'conv' or 'r3gan'"
+        )
     if cfg.network == "r3gan" and cfg.width % 8:
         raise ValueError(
             f"width={cfg.width}: network='r3gan' has groups of 16 of 2 width channels; use a multiple of 8"

@@ -11,6 +11,7 @@ Layers compute in the type of their input, float32 or bfloat16; parameters, stat
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from genmap_jax import parallel
 from genmap_jax.implicit.gan.config import Config
 from genmap_jax.nn.batch_norm import BatchNorm
+from genmap_jax.nn.blocks import block
 from genmap_jax.nn.products import in_type, widened
 
 Array = jax.Array
@@ -36,6 +38,11 @@ def he_initializer(gain: float = 1.0) -> nn.initializers.Initializer:
 def act(x: Array) -> Array:
     """Leaky ReLU."""
     return nn.leaky_relu(x, SLOPE)
+
+
+def pair(kind: Callable[[int], nn.Module], size: int):
+    """Two blocks after one another, as `nn.blocks.block` runs them."""
+    return lambda _, x: kind(size)(kind(size)(x))
 
 
 class Generator(nn.Module):
@@ -63,7 +70,7 @@ class Generator(nn.Module):
         if cfg.network == "conv":
             x = dense(h * w * cfg.width)(z).reshape(-1, h, w, cfg.width)
             for _ in range(cfg.depth):
-                x = Block(cfg.width)(Block(cfg.width)(x))
+                x = block(self, cfg.remat, pair(Block, cfg.width), x)
                 x = x.repeat(2, axis=1).repeat(2, axis=2)  # nearest; the next 3x3 convolution smooths
             return widened(conv(C)(act(Block(cfg.width)(x))))
         if cfg.network == "dcgan":
@@ -80,7 +87,7 @@ class Generator(nn.Module):
         x = basis[None].astype(z.dtype) * dense(cfg.width, use_bias=False)(z)[:, None, None]
         for i in range(cfg.depth + 1):
             x = smooth_up(x) if i else x
-            x = Bottleneck(cfg.depth)(Bottleneck(cfg.depth)(x))
+            x = block(self, cfg.remat, pair(Bottleneck, cfg.depth), x)
         return widened(dense(C, use_bias=False)(x))
 
 
@@ -102,7 +109,7 @@ class Discriminator(nn.Module):
         if cfg.network == "conv":
             x = conv(cfg.width)(x)
             for _ in range(cfg.depth):
-                x = downsample(Block(cfg.width)(Block(cfg.width)(x)))
+                x = downsample(block(self, cfg.remat, pair(Block, cfg.width), x))
             x = act(Block(cfg.width)(x))
         elif cfg.network == "dcgan":
             for i in range(cfg.depth):
@@ -114,7 +121,7 @@ class Discriminator(nn.Module):
             x = dense(cfg.width, use_bias=False)(x)
             for i in range(cfg.depth + 1):
                 x = smooth_down(x) if i else x
-                x = Bottleneck(cfg.depth)(Bottleneck(cfg.depth)(x))
+                x = block(self, cfg.remat, pair(Bottleneck, cfg.depth), x)
             basis = self.param("basis", nn.initializers.normal(1 / math.sqrt(math.prod(x.shape[1:3]))), x.shape[1:])
             x = dense(cfg.width, use_bias=False)((x * basis[None].astype(x.dtype)).sum((1, 2)))
         return Head(cfg)(widened(x).reshape(x.shape[0], -1), label)

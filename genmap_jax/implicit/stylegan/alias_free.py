@@ -11,6 +11,7 @@ in every run; no clamp of activations.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ import numpy as np
 from genmap_jax.implicit.stylegan.config import Config
 from genmap_jax.implicit.stylegan.networks import Dense, act, modulated_conv, scaled_kernel
 from genmap_jax.nn import fir
+from genmap_jax.nn.blocks import block
 
 Array = jax.Array
 
@@ -134,7 +136,8 @@ class AliasFreeSynthesis(nn.Module):
         cfg, known = self.cfg, bands(self.cfg)
         x = Waves(known[0])(ws[:, 0], shift).astype(cfg.dtype)
         for i, (before, after) in enumerate(zip([known[0], *known[:-1]], known, strict=True)):
-            x = FilteredLayer(before, after)(x, ws[:, i + 1])
+            layer = partial(FilteredLayer, before, after)
+            x = block(self, cfg.remat, lambda _, x, w, layer=layer: layer()(x, w), x, ws[:, i + 1])
         style = Dense(x.shape[-1], start=1.0, name="affine")(ws[:, -1])
         out = cfg.space.shape[2]
         x = modulated_conv(x, style, scaled_kernel(self, 1, x.shape[-1], out), demodulate=False).astype(jnp.float32)

@@ -45,6 +45,8 @@ class Config:
     """Number of layers of the network that maps a label for D."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations of the convolutions. Parameters, statistics, colours and logits are float32."""
+    remat: bool = False
+    """Whether the backward pass recomputes the layers of every resolution, to save memory."""
 
     # ---- the game
     loss: adversarial.Loss = "nonsaturating"

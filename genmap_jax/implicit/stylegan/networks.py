@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from genmap_jax import parallel
 from genmap_jax.implicit.stylegan.config import Config
 from genmap_jax.nn import fir
+from genmap_jax.nn.blocks import block
 
 Array = jax.Array
 
@@ -156,11 +157,15 @@ class Synthesis(nn.Module):
         x = jnp.broadcast_to(basis[None], (len(ws), *basis.shape)).astype(cfg.dtype)
         x = StyledConv(cfg.width(4))(x, ws[:, 0], noises[0])
         colours = ToColours(out)(x, ws[:, 1])
-        for i in range(1, cfg.layers - 1, 2):
+
+        def resolution(_, x: Array, colours: Array, ws: Array, noises: tuple[Array | None, ...]):
             width = cfg.width(2 * x.shape[1])
-            x = StyledConv(width, up=True)(x, ws[:, i], noises[i])
-            x = StyledConv(width)(x, ws[:, i + 1], noises[i + 1])
-            colours = fir.double(colours) + ToColours(out)(x, ws[:, i + 2])
+            x = StyledConv(width, up=True)(x, ws[:, 0], noises[0])
+            x = StyledConv(width)(x, ws[:, 1], noises[1])
+            return x, fir.double(colours) + ToColours(out)(x, ws[:, 2])
+
+        for i in range(1, cfg.layers - 1, 2):
+            x, colours = block(self, cfg.remat, resolution, x, colours, ws[:, i : i + 3], noises[i : i + 2])
         return colours
 
 
@@ -205,14 +210,17 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, label: Array | None = None) -> Array:
-        cfg, resolution = self.cfg, self.cfg.resolution
-        x = act(Conv(cfg.width(resolution), 1)(x.astype(cfg.dtype)))
-        while resolution > 4:
-            resolution //= 2
-            width = cfg.width(resolution)
+        cfg = self.cfg
+
+        def halved(_, x: Array) -> Array:
+            width = cfg.width(x.shape[1] // 2)
             y = act(Conv(x.shape[-1])(x))
             y = act(Conv(width, down=True)(y))
-            x = (y + Conv(width, 1, down=True, bias=False)(x)) * math.sqrt(0.5) if cfg.residual else y
+            return (y + Conv(width, 1, down=True, bias=False)(x)) * math.sqrt(0.5) if cfg.residual else y
+
+        x = act(Conv(cfg.width(cfg.resolution), 1)(x.astype(cfg.dtype)))
+        while x.shape[1] > 4:
+            x = block(self, cfg.remat, halved, x)
         x = append_deviation(x.astype(jnp.float32), cfg.group, self.axis_name)
         x = act(Conv(cfg.width(4))(x))
         x = act(Dense(cfg.width(4))(x.reshape(len(x), -1)))

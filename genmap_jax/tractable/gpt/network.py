@@ -19,6 +19,7 @@ from genmap_jax.nn.attention import (
     ring_indices,
     scaled_scores,
 )
+from genmap_jax.nn.blocks import through_equal
 from genmap_jax.nn.products import einsum_float32
 from genmap_jax.tractable.gpt.config import Config
 
@@ -255,14 +256,15 @@ def _through_blocks(cfg: Config, params: Params, x: Array, cache: Cache | None, 
         return jax.checkpoint(run, policy=policies[cfg.remat]) if cfg.remat != "none" and cache is None else run
 
     blocks = [params[f"block_{i}"] for i in range(cfg.layers)]
-    scales = jnp.stack([params["residual"], params["skip"]], axis=1) if cfg.residual_scales else None
-    keys = None if at.dropout is None else jnp.stack([fold(at.dropout, i) for i in range(cfg.layers)])  # [layers, B]
+    none = [None] * cfg.layers
+    scales = jnp.stack([params["residual"], params["skip"]], axis=1) if cfg.residual_scales else none
+    keys = none if at.dropout is None else [fold(at.dropout, i) for i in range(cfg.layers)]  # [B] each
+    each = list(zip(blocks, scales, keys, strict=True))
     if cfg.scan and cache is None:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
-        return jax.lax.scan(lambda x, each: layer(0)(x, *each), x, (stacked, scales, keys))[0], None
+        return through_equal(lambda own, x: layer(0)(x, *own), each, x)[0], None
     new = []
-    for i, block in enumerate(blocks):
-        x, kept = layer(i)(x, block, *(None if each is None else each[i] for each in (scales, keys, cache)))
+    for i, own in enumerate(each):
+        x, kept = layer(i)(x, *own, None if cache is None else cache[i])
         new.append(kept)
     return x, None if cache is None else new
 
