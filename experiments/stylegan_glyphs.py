@@ -17,14 +17,14 @@ from genmap_jax.optim import Optim
 from genmap_jax.run.config import Experiment
 from genmap_jax.spaces import images
 
-STEPS, BATCH = 2500, 32
+STEPS, BATCH = 6000, 64
 CONFIG = Experiment(
     name="stylegan_glyphs",
     data="glyphs",
     steps=STEPS,
     batch_size=BATCH,
-    eval_every=1250,
-    sample_every=1250,
+    eval_every=3000,
+    sample_every=3000,
     model=stylegan.Config(
         space=images(32, 32, 1, levels=256),
         classes=62,
@@ -32,15 +32,18 @@ CONFIG = Experiment(
         mapping_depth=2,
         label_depth=2,
         channels=32,
-        capacity=512,
+        capacity=256,
+        path_length=0.0,
+        mixing=0.0,
         r1=1.0,
         ema_halflife=10_000,
-        optim=Optim(lr=2e-3, b1=0.0, b2=0.99, clip=0.0),
+        optim=Optim(lr=8e-3, b1=0.0, b2=0.99, clip=0.0, decay=STEPS * BATCH, final=0.05),
     ),
 )
 FAMILY = stylegan.FAMILY
 MOVES = ("integer_translation", "isotropic_scaling", "rotation", "anisotropic_scaling", "fractional_translation")
 ABLATIONS = {
+    "path_length_and_mixing": {"model.path_length": 2.0, "model.mixing": 0.9},
     "ada": {"model.augment": MOVES, "model.ada_target": 0.6},
     "tenth": {"data": "part/10,glyphs"},
     "tenth_ada": {"data": "part/10,glyphs", "model.augment": MOVES, "model.ada_target": 0.6},
