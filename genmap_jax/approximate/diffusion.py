@@ -45,8 +45,10 @@ from genmap_jax.algorithm import (
     LogProb,
     Params,
     averaged,
+    check_batch,
     check_cond,
     check_parts,
+    in_parts,
     init_state,
     minimise,
     reads_of,
@@ -411,19 +413,24 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return space.from_grid(denoising.draw(cfg.sampler, denoise, y, sigmas, for_noise, frames, **options))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        data, params = batch[space.field], averaged(state)
-        exact = dataclasses.replace(cfg, dtype="float32")
-        arguments = denoiser(exact, params), schedule_of_bound(cfg, params), data, space.to_grid(data)
-        keys = example_keys(key, len(data))
-        both: dict[str, Any] = {
-            "data_std": cfg.data_std,
-            "levels": space.levels,
-            "cond": None if cfg.classes is None else batch["label"],
-        }
-        if cfg.likelihood == "bound":
-            return diffusion_bound.bound(*arguments, keys, steps=cfg.bound_steps, draws=cfg.bound_draws, **both)
-        probes = cfg.probes if cfg.divergence == "hutchinson" else 0
-        return diffusion_bound.ode_estimate(*arguments, keys, probes=probes, tol=cfg.tol, **both)
+        check_batch(reads, batch)
+        params, exact = averaged(state), dataclasses.replace(cfg, dtype="float32")
+
+        def of_part(part: tuple[Key, Batch]) -> LogProb:
+            keys, batch = part
+            data = batch[space.field]
+            arguments = denoiser(exact, params), schedule_of_bound(cfg, params), data, space.to_grid(data)
+            both: dict[str, Any] = {
+                "data_std": cfg.data_std,
+                "levels": space.levels,
+                "cond": None if cfg.classes is None else batch["label"],
+            }
+            if cfg.likelihood == "bound":
+                return diffusion_bound.bound(*arguments, keys, steps=cfg.bound_steps, draws=cfg.bound_draws, **both)
+            probes = cfg.probes if cfg.divergence == "hutchinson" else 0
+            return diffusion_bound.ode_estimate(*arguments, keys, probes=probes, tol=cfg.tol, **both)
+
+        return in_parts(of_part, (example_keys(key, len(batch[space.field])), batch), cfg.accumulate)
 
     evaluations = denoising.evaluations(cfg.sampler, cfg.sample_steps)
     return Algorithm(
