@@ -1,15 +1,24 @@
 """StyleGAN2 with labels on 32x32 glyphs: it draws the one of 62 letters and digits that it is asked for.
 
-    python experiments/stylegan_glyphs.py
-    python experiments/stylegan_glyphs.py --ablation all --seeds 3 --features own
+    python experiments/stylegan_glyphs.py --features own
+    python experiments/stylegan_glyphs.py --ablation all --seeds 3 --features own       (not run by us)
     python experiments/style_mixing.py runs/stylegan_glyphs
     python experiments/truncation.py runs/stylegan_glyphs
 
 Karras et al. 2020, https://arxiv.org/abs/1912.04958; labels and adaptive augmentation are those of Karras et al. 2020,
-https://arxiv.org/abs/2006.06676. Not trained by us to a number that is written down.
+https://arxiv.org/abs/2006.06676.
 
-Differs from the papers: other data; 32 channels, 16 at full resolution, styles of 64 numbers, two layers of each
-mapping network; R1 with gamma = 1; a half-life of averaging that suits the short run.
+Expect FD-own64 20.5 on 1,000 samples (real images 7.5 ± 1.0), coverage 0.74 (real 0.97), and samples of which a
+classifier reads 80 % as the character that was asked for (real images 93): the first command, seed 0, 34 minutes on one
+busy CPU core, jax 0.10.2. Most are easy to read, with strokes less even than those of fonts; half of the training was
+enough for that. `biggan_glyphs` has 24 ± 6 and 74 % after 8 minutes, `cgan_glyphs` 33.5 and 82 % after 5.
+
+Labels are learnt late: with style mixing, path length, a learning rate of 2e-3 and 2500 steps of 32 images none was
+(FD-own64 264, 4 %), and a weaker penalty lost modes (r1=0.05: 411). Truncation loses more than it gains: 0.85 has an
+FD-own64 of 27, 0.7 of 48, 0.5 of 144.
+
+Differs from the papers: other data; 32 channels, 8 at full resolution, styles of 64 numbers, two layers of each mapping
+network; R1 with gamma = 1; neither style mixing nor path length; a half-life of averaging that suits the short run.
 """
 
 from genmap_jax.implicit import stylegan
