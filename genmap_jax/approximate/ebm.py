@@ -148,7 +148,7 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # [B, H, W, C] -> [B]
-        def residual(_, h: Array, width: int) -> Array:
+        def residual(h: Array, width: int) -> Array:
             r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(h))
             r = nn.Conv(width, (3, 3), dtype=h.dtype)(nn.silu(r))
             return r + (h if h.shape[-1] == width else nn.Conv(width, (1, 1), use_bias=False, dtype=h.dtype)(h))

@@ -133,7 +133,7 @@ class ConvEncoder(nn.Module):
         for stage, channels in enumerate(self.channels):
             x = nn.Conv(channels, (3, 3), strides=1 if stage == 0 else 2, dtype=x.dtype)(x)
             for _ in range(self.blocks):
-                x = block(self, self.remat, lambda _, x: Residual()(x), x)
+                x = block(self, self.remat, lambda x: Residual()(x), x)
         return nn.Dense(self.out, dtype=x.dtype)(nn.silu(x).reshape(x.shape[0], -1))
 
 
@@ -155,7 +155,7 @@ class ConvDecoder(nn.Module):
             if stage:
                 x = nn.Conv(channels, (3, 3), dtype=x.dtype)(x.repeat(2, axis=1).repeat(2, axis=2))
             for _ in range(self.blocks):
-                x = block(self, self.remat, lambda _, x: Residual()(x), x)
+                x = block(self, self.remat, lambda x: Residual()(x), x)
         return nn.Conv(out, (3, 3), dtype=x.dtype)(nn.silu(x))
 
 

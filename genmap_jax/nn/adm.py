@@ -94,10 +94,10 @@ class ADM(nn.Module):
         emb = dense(nn.silu(emb), 4 * self.width, lecun)
 
         def residual(x, features, resample=None):
-            return block(self, self.remat, lambda _, x, emb: Residual(features, groups, resample)(x, emb), x, emb)
+            return block(self, self.remat, lambda x, emb: Residual(features, groups, resample)(x, emb), x, emb)
 
         def attend(x):
-            return block(self, self.remat, lambda _, x: Attention(groups, self.head_width)(x), x)
+            return block(self, self.remat, lambda x: Attention(groups, self.head_width)(x), x)
 
         def stage(x, features):
             x = residual(x, features)

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 
 def block(module: nn.Module, remat: bool, run: Callable, *args: Any) -> Any:
-    """run(module, *args), a block of a network, inside the compact method of `module`.
+    """run(*args), a block of a network, inside the compact method of `module`.
 
     remat: the backward pass keeps the arguments of the block only and recomputes what is inside of it (Chen et al.
         2016, arXiv:1604.06174). Layers that `run` makes have the same names and initial parameters in both ways.
     args: arrays, or trees of them. What is no array, `run` takes from around it.
     """
-    return (nn.remat(run) if remat else run)(module, *args)
+    return nn.remat(lambda _, *args: run(*args))(module, *args) if remat else run(*args)
 
 
 def through_equal(run: Callable[[Any, Any], tuple[Any, Any]], each: Sequence[Any], x: Any) -> tuple[Any, Any]:

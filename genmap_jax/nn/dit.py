@@ -107,7 +107,7 @@ class DiT(nn.Module):
             x, _ = through_equal(jax.checkpoint(run) if self.remat else run, [params[name] for name in names], x)
         else:
             for name in names:
-                x = block(self, self.remat, lambda _, x, emb, name=name: Block(self.heads, name=name)(x, emb), x, emb)
+                x = block(self, self.remat, lambda x, emb, name=name: Block(self.heads, name=name)(x, emb), x, emb)
 
         shift, scale = jnp.split(dense(nn.silu(emb), 2 * self.width, zeros, "last_condition"), 2, -1)
         x = dense(modulate(x, shift, scale), p * p * self.features, zeros, "last")

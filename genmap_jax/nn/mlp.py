@@ -30,7 +30,7 @@ class MLP(nn.Module):
         emb = nn.silu(dense(emb, self.width, lecun))
         h = dense(x.reshape(x.shape[0], -1), self.width, lecun)
 
-        def residual(_, h, emb):
+        def residual(h, emb):
             scale, shift = jnp.split(dense(emb, 2 * self.width, lecun), 2, axis=-1)
             r = nn.silu(dense(norm(h) * (1.0 + scale) + shift, self.width, lecun))
             return h + dense(r, self.width, zeros)

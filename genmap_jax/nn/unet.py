@@ -119,10 +119,10 @@ class UNet(nn.Module):
         emb = dense(nn.silu(emb), 4 * self.width)
 
         def residual(x, features, resample=None):
-            return block(self, self.remat, lambda _, x, emb: Residual(features, resample)(x, emb), x, emb)
+            return block(self, self.remat, lambda x, emb: Residual(features, resample)(x, emb), x, emb)
 
         def attend(x):
-            return block(self, self.remat, lambda _, x: Attention()(x), x)
+            return block(self, self.remat, lambda x: Attention()(x), x)
 
         x = conv(x, self.width)
         skips = [x]

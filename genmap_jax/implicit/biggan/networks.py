@@ -132,7 +132,7 @@ class Generator(nn.Module):
             first, parts = z, [z[:, :0]] * depth
 
         def run(layer, x: Array, code: Array) -> Array:
-            return block(self, cfg.remat, lambda _, *inputs: layer()(*inputs, train), x, code, label)
+            return block(self, cfg.remat, lambda *inputs: layer()(*inputs, train), x, code, label)
 
         norm = partial(Norm, cfg, self.axis_name, self.decay)
         h, w = H >> depth, W >> depth
@@ -145,7 +145,7 @@ class Generator(nn.Module):
             else:
                 x = run(partial(Up, width, norm), x, code)
             if x.shape[1] == cfg.attention:
-                x = block(self, cfg.remat, lambda _, x: Attention()(x), x)
+                x = block(self, cfg.remat, lambda x: Attention()(x), x)
         x = BatchNorm(None, self.axis_name, self.decay)(x.astype(jnp.float32), None, train)
         return widened(conv(nn.relu(x).astype(cfg.dtype), C))
 
@@ -206,7 +206,7 @@ class Discriminator(nn.Module):
         x, widths = x.astype(cfg.dtype), [cfg.width * n for n in reversed(cfg.channels)]
 
         def run(layer, x: Array) -> Array:
-            return block(self, cfg.remat, lambda _, x: layer()(x), x)
+            return block(self, cfg.remat, lambda x: layer()(x), x)
 
         x = conv(x, widths[0]) if cfg.deep else run(partial(Down, widths[0], resize=True, first=True), x)
         for i, width in enumerate(widths[1:]):

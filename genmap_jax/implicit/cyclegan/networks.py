@@ -101,7 +101,7 @@ class Resnet(nn.Module):
             features.append(x)
             x = normal(x)
 
-        def residual(_, x: Array) -> Array:
+        def residual(x: Array) -> Array:
             h = normal(Conv(4 * cfg.width, 3, init)(x))
             return x + instance_norm(Conv(4 * cfg.width, 3, init)(h))
 

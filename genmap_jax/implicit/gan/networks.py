@@ -42,7 +42,7 @@ def act(x: Array) -> Array:
 
 def pair(kind: Callable[[int], nn.Module], size: int):
     """Two blocks after one another, as `nn.blocks.block` runs them."""
-    return lambda _, x: kind(size)(kind(size)(x))
+    return lambda x: kind(size)(kind(size)(x))
 
 
 class Generator(nn.Module):
@@ -72,7 +72,8 @@ class Generator(nn.Module):
             for _ in range(cfg.depth):
                 x = block(self, cfg.remat, pair(Block, cfg.width), x)
                 x = x.repeat(2, axis=1).repeat(2, axis=2)  # nearest; the next 3x3 convolution smooths
-            return widened(conv(C)(act(Block(cfg.width)(x))))
+            x = block(self, cfg.remat, lambda x: Block(cfg.width)(x), x)
+            return widened(conv(C)(act(x)))
         if cfg.network == "dcgan":
             classes = cfg.classes if cfg.condition_g == "batch_norm" else None
 
@@ -110,7 +111,7 @@ class Discriminator(nn.Module):
             x = conv(cfg.width)(x)
             for _ in range(cfg.depth):
                 x = downsample(block(self, cfg.remat, pair(Block, cfg.width), x))
-            x = act(Block(cfg.width)(x))
+            x = act(block(self, cfg.remat, lambda x: Block(cfg.width)(x), x))
         elif cfg.network == "dcgan":
             for i in range(cfg.depth):
                 width = cfg.width >> (cfg.depth - i)

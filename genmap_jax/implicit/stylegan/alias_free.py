@@ -137,7 +137,7 @@ class AliasFreeSynthesis(nn.Module):
         x = Waves(known[0])(ws[:, 0], shift).astype(cfg.dtype)
         for i, (before, after) in enumerate(zip([known[0], *known[:-1]], known, strict=True)):
             layer = partial(FilteredLayer, before, after)
-            x = block(self, cfg.remat, lambda _, x, w, layer=layer: layer()(x, w), x, ws[:, i + 1])
+            x = block(self, cfg.remat, lambda x, w, layer=layer: layer()(x, w), x, ws[:, i + 1])
         style = Dense(x.shape[-1], start=1.0, name="affine")(ws[:, -1])
         out = cfg.space.shape[2]
         x = modulated_conv(x, style, scaled_kernel(self, 1, x.shape[-1], out), demodulate=False).astype(jnp.float32)

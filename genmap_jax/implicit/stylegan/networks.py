@@ -158,7 +158,7 @@ class Synthesis(nn.Module):
         x = StyledConv(cfg.width(4))(x, ws[:, 0], noises[0])
         colours = ToColours(out)(x, ws[:, 1])
 
-        def resolution(_, x: Array, colours: Array, ws: Array, noises: tuple[Array | None, ...]):
+        def resolution(x: Array, colours: Array, ws: Array, noises: tuple[Array | None, ...]):
             width = cfg.width(2 * x.shape[1])
             x = StyledConv(width, up=True)(x, ws[:, 0], noises[0])
             x = StyledConv(width)(x, ws[:, 1], noises[1])
@@ -212,7 +212,7 @@ class Discriminator(nn.Module):
     def __call__(self, x: Array, label: Array | None = None) -> Array:
         cfg = self.cfg
 
-        def halved(_, x: Array) -> Array:
+        def halved(x: Array) -> Array:
             width = cfg.width(x.shape[1] // 2)
             y = act(Conv(x.shape[-1])(x))
             y = act(Conv(width, down=True)(y))

@@ -175,7 +175,7 @@ class Transformer(nn.Module):
             new = [jax.tree.map(lambda kept, i=i: kept[i], stacked) for i in range(self.layers)]
         else:
             for i, kept in enumerate(cache):
-                layer = lambda _, h, kept, start, i=i: Layer(self.heads, name=f"layer_{i}")(h, kept, start)  # noqa: E731
+                layer = lambda h, kept, start, i=i: Layer(self.heads, name=f"layer_{i}")(h, kept, start)  # noqa: E731
                 h, kept = block(self, self.remat, layer, h, kept, start)
                 new.append(kept)
         out = dense(values * AFFINE.parameters, kernel_init=nn.initializers.zeros, name="last")(normalised(h))
