@@ -11,7 +11,7 @@ rounding. The fully connected `gan_digits` reaches 11.0 ± 1.0 in 58 s on two co
 
 With a tenth of the data adaptive augmentation helps: FD-own64 13.3 ± 1.4 without it, seeds 0 to 2 14.8 14.5 10.6, and
 10.6 ± 0.3 with it, 10.3 10.3 11.2. With all of the data it does not: 9.3 with and without it (seed 0, as all that
-follows, on that other machine). Path length 9.3, mixing 10.4, no noise 9.8, a tenth of R1 9.0, ten times R1 9.8: no more
+follows, on that other machine). Path length 9.3, mixing 10.4, no noise 9.8, a tenth of R1 9.0, ten times 9.8: no more
 than the spread over seeds. With labels (`--model.classes 10 --model.label_depth 2`) a classifier reads 99.6 % of the
 samples as the digit that was asked for, at FD-own64 18.
 
