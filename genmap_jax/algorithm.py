@@ -6,7 +6,7 @@ A family is trained, sampled and evaluated through pure functions, as in optax. 
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import flax.struct
 import jax
@@ -241,6 +241,19 @@ def in_parts(function: Callable[[Any], Any], examples: Any, parts: int) -> Any:
         examples = jax.tree.map(lambda x: x[rows], examples)
     out = jax.lax.map(function, split_batch(examples, parts))  # example i: number i // parts of part i % parts
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:size], out)
+
+
+def log_prob_in_parts(
+    of_part: Callable[[Key, Batch], LogProb], reads: dict[str, Space], batch: Batch, key: Key, parts: int
+) -> LogProb:
+    """The likelihood of a batch whose examples have noise of their own, with the memory of one of `parts`; `in_parts`.
+
+    of_part: (keys [b], one per example, b examples) -> their likelihood.
+    Raises ValueError as `check_batch`.
+    """
+    check_batch(reads, batch)
+    keys = example_keys(key, batch_size(batch))
+    return cast(LogProb, in_parts(lambda part: of_part(*part), (keys, batch), parts))
 
 
 def split_batch(tree: Any, parts: int) -> Any:

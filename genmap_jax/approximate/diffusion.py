@@ -45,11 +45,10 @@ from genmap_jax.algorithm import (
     LogProb,
     Params,
     averaged,
-    check_batch,
     check_cond,
     check_parts,
-    in_parts,
     init_state,
+    log_prob_in_parts,
     minimise,
     reads_of,
 )
@@ -215,11 +214,9 @@ class Network(nn.Module):
         elif cfg.network == "dit":
             heads = cfg.width // cfg.head_width
             net = DiT(features, cfg.width, cfg.blocks, heads, cfg.patch, cfg.remat, cfg.scan)
-        elif cfg.network == "adm":
-            attention = cfg.attention, cfg.head_width
-            net = ADM(features, cfg.width, cfg.channel_mult, cfg.blocks, *attention, cfg.remat)
         else:
-            net = UNet(features, cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention, cfg.remat)
+            sizes = features, cfg.width, cfg.channel_mult, cfg.blocks, cfg.attention
+            net = UNet(*sizes, cfg.remat) if cfg.network == "unet" else ADM(*sizes, cfg.head_width, cfg.remat)
         return widened(net(x, emb)).reshape(-1, *shape)
 
 
@@ -413,11 +410,9 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return space.from_grid(denoising.draw(cfg.sampler, denoise, y, sigmas, for_noise, frames, **options))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        check_batch(reads, batch)
         params, exact = averaged(state), dataclasses.replace(cfg, dtype="float32")
 
-        def of_part(part: tuple[Key, Batch]) -> LogProb:
-            keys, batch = part
+        def of_part(keys: Key, batch: Batch) -> LogProb:
             data = batch[space.field]
             arguments = denoiser(exact, params), schedule_of_bound(cfg, params), data, space.to_grid(data)
             both: dict[str, Any] = {
@@ -430,7 +425,7 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
             probes = cfg.probes if cfg.divergence == "hutchinson" else 0
             return diffusion_bound.ode_estimate(*arguments, keys, probes=probes, tol=cfg.tol, **both)
 
-        return in_parts(of_part, (example_keys(key, len(batch[space.field])), batch), cfg.accumulate)
+        return log_prob_in_parts(of_part, reads, batch, key, cfg.accumulate)
 
     evaluations = denoising.evaluations(cfg.sampler, cfg.sample_steps)
     return Algorithm(

@@ -33,11 +33,10 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
-    check_batch,
     check_cond,
     check_parts,
-    in_parts,
     init_state,
+    log_prob_in_parts,
     minimise,
 )
 from genmap_jax.keys import example_keys
@@ -321,14 +320,13 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return decode(cfg, averaged(state), slerp(a, b, t))[0]  # the mean, in grey levels
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        check_batch(reads, batch)
-        exact, params, x = dataclasses.replace(cfg, dtype="float32"), averaged(state), batch[cfg.space.field]
+        exact, params = dataclasses.replace(cfg, dtype="float32"), averaged(state)
 
-        def bound(part: tuple[Key, Array]) -> LogProb:
-            keys, x = part
+        def of_part(keys: Key, batch: Batch) -> LogProb:
+            x = batch[cfg.space.field]
             return elbo.importance_bound(log_weights(exact, params, keys, x, cfg.importance_samples))
 
-        return in_parts(bound, (example_keys(key, len(x)), x), cfg.accumulate)
+        return log_prob_in_parts(of_part, reads, batch, key, cfg.accumulate)
 
     return Algorithm(
         reads=reads,

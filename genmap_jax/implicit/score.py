@@ -32,11 +32,10 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
-    check_batch,
     check_cond,
     check_parts,
-    in_parts,
     init_state,
+    log_prob_in_parts,
     minimise,
 )
 from genmap_jax.keys import example_keys, split
@@ -245,16 +244,14 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return space.requantise(x)
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        check_batch(reads, batch)
         params = averaged(state)
 
-        def of_part(part: tuple[Key, Batch]) -> LogProb:
-            keys, batch = part
+        def of_part(keys: Key, batch: Batch) -> LogProb:
             for_data, probes = split(keys)
             nats, stderr = log_density(cfg, params, space.dequantise(batch[space.field], for_data), probes)
             return LogProb(nats + space.log_cell, "estimate", stderr)
 
-        return in_parts(of_part, (example_keys(key, len(batch[space.field])), batch), cfg.accumulate)
+        return log_prob_in_parts(of_part, reads, batch, key, cfg.accumulate)
 
     evaluations: int | None
     if cfg.sampler == "pc":

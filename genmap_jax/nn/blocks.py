@@ -18,12 +18,16 @@ def block(module: nn.Module, remat: bool, run: Callable, *args: Any) -> Any:
     return nn.remat(lambda _, *args: run(*args))(module, *args) if remat else run(*args)
 
 
-def through_equal(run: Callable[[Any, Any], tuple[Any, Any]], each: Sequence[Any], x: Any) -> tuple[Any, Any]:
+def through_equal(
+    run: Callable[[Any, Any], tuple[Any, Any]], each: Sequence[Any], x: Any, remat: bool = False
+) -> tuple[Any, Any]:
     """x through blocks that differ in their parameters alone, compiled once and looped over.
 
     run: (what a block has for itself, x) -> (x of the same shape, what else it puts out).
     each: of each block, a tree of arrays of the same shapes.
+    remat: as `block` takes it.
     Returns x, and what the blocks put out, stacked.
     """
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    run = jax.checkpoint(run) if remat else run
     return jax.lax.scan(lambda x, own: run(own, x), x, stacked)

@@ -104,7 +104,7 @@ class DiT(nn.Module):
         if self.scan and not self.is_initializing():
             params = self.variables["params"]
             run = lambda own, x: (Block(self.heads, parent=None).apply({"params": own}, x, emb), None)  # noqa: E731
-            x, _ = through_equal(jax.checkpoint(run) if self.remat else run, [params[name] for name in names], x)
+            x, _ = through_equal(run, [params[name] for name in names], x, self.remat)
         else:
             for name in names:
                 x = block(self, self.remat, lambda x, emb, name=name: Block(self.heads, name=name)(x, emb), x, emb)

@@ -43,11 +43,10 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
-    check_batch,
     check_cond,
     check_parts,
-    in_parts,
     init_state,
+    log_prob_in_parts,
     minimise,
     reads_of,
 )
@@ -300,15 +299,12 @@ def algorithm(cfg: Config, *, batch_size: int, axis_name: str | None = None) -> 
         return generate(exact, averaged(state), slerp(a, b, t), one_hot(cond, cfg.classes))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        check_batch(reads, batch)
-
-        def of_part(part: tuple[Key, Batch]) -> LogProb:
-            keys, batch = part
+        def of_part(keys: Key, batch: Batch) -> LogProb:
             x, cond = batch[cfg.space.field], one_hot(batch, cfg.classes)
             nats, stderr = log_density(exact, averaged(state), keys, x, cond)
             return LogProb(nats, "estimate", stderr)
 
-        return in_parts(of_part, (example_keys(key, len(batch[cfg.space.field])), batch), cfg.accumulate)
+        return log_prob_in_parts(of_part, reads, batch, key, cfg.accumulate)
 
     return Algorithm(
         reads=reads,

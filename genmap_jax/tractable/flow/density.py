@@ -21,11 +21,10 @@ from genmap_jax.algorithm import (
     Params,
     State,
     averaged,
-    check_batch,
     check_cond,
     check_parts,
-    in_parts,
     init_state,
+    log_prob_in_parts,
     minimise,
     reads_of,
 )
@@ -161,17 +160,15 @@ def flow_algorithm(
         return space.grey_values(decode(params, jax.tree.unflatten(structure, parts), cond))
 
     def log_prob(state: State, batch: Batch, key: Key) -> LogProb:
-        check_batch(reads, batch)
         params = averaged(state)
 
-        def of_part(part: tuple[Key, Batch]) -> LogProb:
-            keys, batch = part
+        def of_part(keys: Key, batch: Batch) -> LogProb:
             if not space.image:
                 return LogProb(log_weight(params, keys, batch), "exact")
             one = lambda k: log_weight(params, per_example.fold(keys, k), batch)  # noqa: E731
             return importance_bound(jax.lax.map(one, jnp.arange(draws)))
 
-        return in_parts(of_part, (example_keys(key, len(batch[space.field])), batch), accumulate)
+        return log_prob_in_parts(of_part, reads, batch, key, accumulate)
 
     return Algorithm(
         reads=reads,

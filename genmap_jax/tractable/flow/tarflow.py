@@ -162,7 +162,6 @@ class Transformer(nn.Module):
         h = dense(self.width, name="embed")(x) + here.astype(x.dtype)
         if cond is not None:
             h = h + dense(self.width, use_bias=False, name="cond")(cond)[:, None]
-        new: Any = []
         if scan:
 
             def run(own, h):
@@ -171,9 +170,10 @@ class Transformer(nn.Module):
 
             params = self.variables["params"]
             each = [(params[f"layer_{i}"], kept) for i, kept in enumerate(cache)]
-            h, stacked = through_equal(jax.checkpoint(run) if self.remat else run, each, h)
+            h, stacked = through_equal(run, each, h, self.remat)
             new = [jax.tree.map(lambda kept, i=i: kept[i], stacked) for i in range(self.layers)]
         else:
+            new = []
             for i, kept in enumerate(cache):
                 layer = lambda h, kept, start, i=i: Layer(self.heads, name=f"layer_{i}")(h, kept, start)  # noqa: E731
                 h, kept = block(self, self.remat, layer, h, kept, start)
