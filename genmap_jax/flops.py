@@ -34,7 +34,8 @@ def _of_equation(equation: core.JaxprEqn) -> int:
             inner = math.prod(left[axis] for axis in contracted)
         else:
             inner = math.prod(right) // right[params["dimension_numbers"].rhs_spec[0]]  # of a window, for one output
-        return 2 * inner * math.prod(out)
+            inner = inner / math.prod(params["lhs_dilation"])  # the others fall on zeros between the inputs
+        return round(2 * inner * math.prod(out))
     inside = [_of_jaxpr(part) for part in _parts(params)]
     if name == "cond":
         return max(inside)

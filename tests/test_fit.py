@@ -17,7 +17,7 @@ from genmap_jax import parallel
 from genmap_jax.algorithm import like_batch
 from genmap_jax.approximate import vae
 from genmap_jax.commands import compiled, fit
-from genmap_jax.nn.fir import correlate
+from genmap_jax.nn.conv import correlate
 from genmap_jax.peaks import PEAKS, TPUS
 from genmap_jax.run import config as configs
 from genmap_jax.run import loop, runs

@@ -19,9 +19,9 @@ IMAGE, KERNEL = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-def conv(x, kernel, **options):
+def conv(x, kernel, stride=1, **options):
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
     )
 
 
@@ -34,6 +34,11 @@ def conv(x, kernel, **options):
         (jax.jit(lambda a, b: a @ b), (A, B), 2 * 5 * 3 * 7),
         (jax.grad(lambda a, b: jnp.square(a @ b).sum(), argnums=(0, 1)), (A, B), 3 * 2 * 5 * 3 * 7),
         (conv, (IMAGE, KERNEL), 2 * (3 * 3 * 4) * (2 * 8 * 8 * 6)),
+        (
+            jax.grad(lambda x, k: jnp.square(conv(x, k, stride=2)).sum(), argnums=(0, 1)),
+            (IMAGE, KERNEL),
+            3 * 2 * (3 * 3 * 4) * (2 * 4 * 4 * 6),
+        ),
         (
             lambda x, k: conv(x, k, feature_group_count=2),
             (IMAGE, jnp.ones((3, 3, 2, 6))),

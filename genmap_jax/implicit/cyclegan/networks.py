@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from genmap_jax import keys as per_example
 from genmap_jax.implicit.cyclegan.config import Config
 from genmap_jax.nn.blocks import block
-from genmap_jax.nn.fir import correlate, correlate_wide, transposed
+from genmap_jax.nn.conv import correlate, transposed
 from genmap_jax.nn.products import in_type, widened
 
 Array = jax.Array
@@ -62,7 +62,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
         x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
-        return (correlate if self.size == 3 else correlate_wide)(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+        return correlate(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
 
 
 class Up(nn.Module):
@@ -74,10 +74,10 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        H, W, C = x.shape[1:]
-        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, C, self.features))
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
-        return transposed(x, kernel.astype(x.dtype))[:, 1 : 2 * H + 1, 1 : 2 * W + 1] + bias.astype(x.dtype)
+        side = (self.size - 2, 2)
+        return transposed(x, kernel.astype(x.dtype), (side, side)) + bias.astype(x.dtype)
 
 
 class Resnet(nn.Module):

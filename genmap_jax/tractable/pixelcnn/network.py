@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from genmap_jax.algorithm import Array
 from genmap_jax.nn.attention import attend, causal_mask, scaled_scores
+from genmap_jax.nn.conv import correlate, correlate_plainly, transposed
 from genmap_jax.nn.reparametrise import direction
 from genmap_jax.tractable.pixelcnn import head
 from genmap_jax.tractable.pixelcnn.config import Config
@@ -135,12 +136,9 @@ class Conv(WeightNorm):
     def __call__(self, x: Array, at: At | None = None) -> Array:
         (h, w), left, s = self.window.size, self.window.left, self.stride
         kernel = self.unit_kernel(x.shape[-1])
-        if h == w == 1:
-            return self.affine(x @ kernel[0, 0])
-        if at is None:
-            padding = ((h - 1, 0), (left, w - 1 - left))
-            layout = ("NHWC", "HWIO", "NHWC")
-            return self.affine(jax.lax.conv_general_dilated(x, kernel, (s, s), padding, dimension_numbers=layout))
+        if at is None or h == w == 1:
+            conv = correlate_plainly if s == 1 < h * w else correlate
+            return self.affine(conv(x, kernel, s, ((h - 1, 0), (left, w - 1 - left))))
         batch, _, count, channels = x.shape
         rows = self.variable("cache", "rows", jnp.zeros, (batch, h, at.width + w - 1, channels), x.dtype)
         newest = at.row % h  # row r lies in slot r mod h
@@ -175,10 +173,7 @@ class Up(WeightNorm):
     def grown(self, x: Array) -> Array:
         (h, w), left = self.window.size, self.window.left
         crop = left if w == 3 else 0  # centred on the pixel, or ending at it
-        padding = ((h - 1, 1), (w - 1 - crop, 1 + crop))
-        kernel, layout = self.unit_kernel(x.shape[-1]), ("NHWC", "HWIO", "NHWC")
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=layout)
-        return self.affine(y)
+        return self.affine(transposed(x, self.unit_kernel(x.shape[-1]), ((h - 1, 1), (w - 1 - crop, 1 + crop))))
 
 
 class Block(nn.Module):
