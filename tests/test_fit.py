@@ -200,12 +200,16 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
+def environment() -> dict[str, str]:
+    """With the TPU's compiler, which ends at flags for CPUs."""
+    kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(LIBTPU), os.environ.get("PYTHONPATH", "")])}
+
+
 def fitted(name: str, *flags: str) -> dict:
-    """What `genmap fit` prints of an experiment, in a process of its own: its compiler ends at flags for CPUs."""
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(LIBTPU), os.environ.get("PYTHONPATH", "")])
+    """What `genmap fit` prints of an experiment, in a process of its own."""
     command = [sys.executable, "-m", "genmap_jax.commands.cli", "fit", name, "--json", *flags]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -243,6 +247,18 @@ def test_sharded_parameters_take_less_of_each_device_and_more_of_the_links():
     whole, parts = (fitted("gpt_digits", *flags, *more) for more in ([], ["--fsdp"]))
     assert parts["step"]["memory"]["arguments"] < whole["step"]["memory"]["arguments"] / 2
     assert "all-gather" in parts["step"]["collectives"] and "all-gather" not in whole["step"]["collectives"]
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_two_compile_at_the_same_time():
+    """The compiler is that of a device which one process may own; ours own none."""
+    script = "from genmap_jax.commands.fit import target; print(len(target('v5e:2x4').devices), flush=True); input()"
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    jobs = [subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    assert [job.stdout.readline() for job in jobs] == ["8\n", "8\n"]
+    for job in jobs:
+        job.communicate("\n")
 
 
 def state_and_batch(algorithm, n: int):
