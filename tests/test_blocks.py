@@ -28,7 +28,7 @@ WITH_BLOCKS = {
     **{name: NETWORKS[name][0] for name in ("vae_conv", "ebm_conv", "gan_conv_g", "gan_conv_d")},
     **{name: NETWORKS[name][0] for name in ("gan_r3gan_g", "gan_r3gan_d", "biggan_g", "biggan_d")},
     **{name: NETWORKS[name][0] for name in ("stylegan_g", "stylegan_d")},
-    "cyclegan_resnet": configured(cyclegan.Resnet, CYCLE, jnp.tile(IMAGES, (1, 2, 2, 1)), KEYS, blocks=3),
+    "cyclegan_resnet": configured(cyclegan.Resnet, CYCLE, jnp.tile(IMAGES, (1, 2, 2, 1)), KEYS, blocks=6),
     "biggan_deep_g": configured(biggan.Generator, DEEP, IMAGES.reshape(4, -1)[:, :6], LABEL, True),
     "biggan_deep_d": configured(biggan.Discriminator, DEEP, IMAGES, LABEL),
     "stylegan_alias_free": configured(alias_free.AliasFreeSynthesis, WAVES, WS),

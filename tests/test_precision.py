@@ -32,6 +32,10 @@ def test_a_network_in_halves_is_near_the_same_in_float32(name):
     assert 0.0 < jnp.sqrt(jnp.square(found - wanted).mean() / jnp.square(wanted).mean()) < 0.02
 
 
+WIDE_CONVOLUTIONS = {"stylegan_d": 3}
+"""Its last one, at 4x4 pixels, is float32 as in the authors' code: forwards, and the gradients of input and kernel."""
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_multiply_halves_and_nothing_else(name):
     """In the gradient every convolution, and every product but the few that are told, has operands in bfloat16 only."""
@@ -41,7 +45,7 @@ def test_layers_multiply_halves_and_nothing_else(name):
     kinds = re.findall(r"(dot_general|convolution)\b.* : \(tensor<\S+x(\w+)>, tensor<\S+x(\w+)>\)", lowered)
     wide = [kind for kind, *operands in kinds if set(operands) != {"bf16"}]
     assert len(kinds) - len(wide) >= 2
-    assert "convolution" not in wide and len(wide) <= most
+    assert wide.count("convolution") == WIDE_CONVOLUTIONS.get(name, 0) and len(wide) <= most
 
 
 def build(name: str, **changes) -> Algorithm:
