@@ -25,9 +25,7 @@ def correlate(x: Array, kernel: Array, stride: int = 1, pad: int | Pad = 0) -> A
     H' = (H + zeros - h) // stride + 1. pad: zeros on every side, or on each. Forward-mode differentiation is not
     supported on CPUs."""
     pad = _on_each_side(pad)
-    if kernel.shape[:2] == (1, 1) and stride == 1 and pad == ((0, 0), (0, 0)):
-        return x @ kernel[0, 0]
-    if parallel.platform() != "cpu":
+    if parallel.platform() != "cpu" or _is_product(kernel, stride, pad):
         return correlate_plainly(x, kernel, stride, pad)
     if x.shape[-1] <= FEW and stride == 1:
         return _by_windows(x, kernel, pad)
@@ -37,7 +35,10 @@ def correlate(x: Array, kernel: Array, stride: int = 1, pad: int | Pad = 0) -> A
 def correlate_plainly(x: Array, kernel: Array, stride: int = 1, pad: int | Pad = 0) -> Array:
     """`correlate` with the derivatives that XLA derives everywhere: as quick or quicker on a CPU too, with stride 1 and
     outside of branches and loops."""
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), _on_each_side(pad), dimension_numbers=DIMS)
+    pad = _on_each_side(pad)
+    if _is_product(kernel, stride, pad):
+        return x @ kernel[0, 0]
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pad, dimension_numbers=DIMS)
 
 
 def transposed(x: Array, kernel: Array, pad: int | Pad) -> Array:
@@ -50,6 +51,11 @@ def transposed(x: Array, kernel: Array, pad: int | Pad) -> Array:
     within = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(window, pad, strict=True))
     sides = tuple(2 * n - 1 + sum(zeros) - (k - 1) for n, k, zeros in zip(x.shape[1:3], window, pad, strict=True))
     return _to_input(_Geometry(2, within, sides, window), x, _turned(kernel))
+
+
+def _is_product(kernel: Array, stride: int, pad: Pad) -> bool:
+    """Whether every pixel is multiplied by one matrix; XLA's own 1x1 convolution is slow on CPUs."""
+    return kernel.shape[:2] == (1, 1) and stride == 1 and not any(map(any, pad))
 
 
 def _on_each_side(pad: int | Pad) -> Pad:

@@ -137,7 +137,7 @@ class Conv(WeightNorm):
         (h, w), left, s = self.window.size, self.window.left, self.stride
         kernel = self.unit_kernel(x.shape[-1])
         if at is None or h == w == 1:
-            conv = correlate_plainly if s == 1 < h * w else correlate
+            conv = correlate_plainly if s == 1 else correlate
             return self.affine(conv(x, kernel, s, ((h - 1, 0), (left, w - 1 - left))))
         batch, _, count, channels = x.shape
         rows = self.variable("cache", "rows", jnp.zeros, (batch, h, at.width + w - 1, channels), x.dtype)
