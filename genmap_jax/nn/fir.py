@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genmap_jax.nn.conv import correlate, transposed
+from genmap_jax.nn.products import widened
 
 Array = jax.Array
 
@@ -77,6 +78,7 @@ class _Resampling(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _resample(how: _Resampling, x: Array) -> Array:
+    """`upfirdn`, accumulated in float32."""
     n, taps, axis, up, down, pad = how
     last = len(taps) - 1
     if n <= SHORT and len(taps) > FEW:
@@ -92,10 +94,10 @@ def _resample(how: _Resampling, x: Array) -> Array:
         seen.append([(tap, i // up) for tap, i in zip(taps, at, strict=True) if i % up == 0])
     starts = [start for phase in seen for _, start in phase]
     front, behind = max(0, -min(starts)), max(0, max(starts) + reach - n)
-    padded = jnp.pad(x, [(front, behind) if i == axis else (0, 0) for i in range(x.ndim)])
+    padded = jnp.pad(widened(x), [(front, behind) if i == axis else (0, 0) for i in range(x.ndim)])
     view = lambda start: jax.lax.slice_in_dim(padded, front + start, front + start + reach, stride, axis)  # noqa: E731
     zero = jnp.zeros_like(view(starts[0]))
-    phases = [sum((tap * view(start) for tap, start in phase), zero) for phase in seen]
+    phases = [sum((tap * view(start) for tap, start in phase), zero).astype(x.dtype) for phase in seen]
     if period == 1:
         return phases[0]
     y = jnp.stack(phases, axis + 1).reshape(*x.shape[:axis], count * period, *x.shape[axis + 1 :])
