@@ -22,8 +22,9 @@ Array = jax.Array
 BINOMIAL = (0.125, 0.375, 0.375, 0.125)
 SHORT = 64
 """Lines of up to so many entries are filtered by a product with a matrix, one operation that is quick to compile. In
-longer ones most of the matrix is zeros, and shifted lines are added. So they are for filters of up to `FEW` taps."""
+longer ones most of the matrix is zeros, and shifted lines are added."""
 FEW = 4
+"""Filters of up to so many taps are always applied by adding shifted lines, which is quicker to run."""
 
 
 def upfirdn(

@@ -22,6 +22,7 @@ from genmap_jax import parallel
 from genmap_jax.implicit.gan.config import Config
 from genmap_jax.nn.batch_norm import BatchNorm
 from genmap_jax.nn.blocks import block
+from genmap_jax.nn.conv import DIMS
 from genmap_jax.nn.products import in_type, widened
 
 Array = jax.Array
@@ -265,9 +266,8 @@ def grouped_conv(x: Array, kernel: Array) -> Array:
     XLA's own.
     """
     if parallel.platform() != "cpu":
-        dims, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1] // kernel.shape[2]
-        conv = jax.lax.conv_general_dilated
-        return conv(x, kernel, (1, 1), "SAME", dimension_numbers=dims, feature_group_count=groups)
+        conv, groups = jax.lax.conv_general_dilated, x.shape[-1] // kernel.shape[2]
+        return conv(x, kernel, (1, 1), "SAME", dimension_numbers=DIMS, feature_group_count=groups)
     B, H, W, C = x.shape
     i, out = kernel.shape[2:]
     kernel = kernel.reshape(3, 3, i, C // i, out * i // C)
