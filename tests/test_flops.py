@@ -9,9 +9,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from genmap_jax import parallel
+from genmap_jax.algorithm import Algorithm, like_batch
 from genmap_jax.commands import map as mapping
 from genmap_jax.flops import flops
+from genmap_jax.nn.conv import correlate
+from genmap_jax.run.loop import operations
 from genmap_jax.run.runs import read_experiment
+from genmap_jax.spaces import images
 from genmap_jax.tractable import gpt
 
 A, B = jnp.ones((5, 3)), jnp.ones((3, 7))
@@ -66,6 +71,26 @@ def test_an_update_of_a_gpt_is_the_published_formula():
     tokens = jax.ShapeDtypeStruct((3, 64), jnp.int32)
     counted = flops(jax.grad(lambda params, tokens: gpt.log_prob(cfg, params, tokens).sum()), params, tokens)
     assert counted / (3 * 64) == pytest.approx(6 * count + 12 * cfg.layers * cfg.width * cfg.length, rel=0.01)
+
+
+def test_operations_of_an_update_are_the_same_on_every_platform():
+    """A GPU's kernel of attention is one call in the program, and cannot even be traced without a GPU; a CPU makes wide
+    convolutions of fewer products. Counting changes nothing of what is compiled afterwards."""
+    text = gpt.Config(vocab=64, length=16, layers=1, heads=2, width=64, dtype="bfloat16")
+    algorithm = gpt.algorithm(text, batch_size=2)
+    counted = operations(algorithm, 2)
+    with parallel.tracing_for("gpu"):
+        assert operations(algorithm, 2) == counted > 6 * 2 * 16 * 12 * 64**2
+
+    x, kernel = jnp.ones((2, 8, 8, 128)), jnp.ones((3, 3, 128, 128))
+    made = Algorithm(
+        reads={"image": images(8, 8, 1)},
+        init=lambda key, batch: kernel,
+        step=lambda kernel, batch, key: (correlate(x, kernel, pad=1), {}),
+    )
+    assert operations(made, 2) == 2 * x.size * kernel.size // 128
+    program = jax.make_jaxpr(made.step)(kernel, like_batch(made.reads, 2), jax.random.key(0))
+    assert "conv_general_dilated" not in str(program)
 
 
 def test_work_of_an_experiment_grows_with_its_steps_and_width():

@@ -113,9 +113,15 @@ def bind(cfg: Experiment, family: Family, axis_name: str | None = None) -> Algor
 
 
 def operations(algorithm: Algorithm, batch_size: int) -> int:
-    """Operations of matrix products and convolutions in one update of a whole batch, by tracing it."""
+    """Operations of matrix products and convolutions in one update of a whole batch, by tracing it.
+
+    They are those of the mathematics, whatever the machine: a CPU runs some convolutions with fewer, and a GPU has
+    kernels for attention, into which counting cannot look. Traced for a TPU, the program has all of them.
+    """
     key, batch = jax.random.key(0), like_batch(algorithm.reads, batch_size)
-    return flops(algorithm.step, jax.eval_shape(algorithm.init, key, batch), batch, key)
+    step = lambda *arguments: algorithm.step(*arguments)  # noqa: E731  # JAX keeps what it traces, by the function
+    with parallel.tracing_for("tpu"):
+        return flops(step, jax.eval_shape(algorithm.init, key, batch), batch, key)
 
 
 def keyed_by_step(algorithm: Algorithm) -> Algorithm:
