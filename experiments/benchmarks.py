@@ -21,7 +21,7 @@ Expect, on 2 CPU cores, with jax 0.10.2 and torch 2.13.0 in float32, as our rate
 GAN of gan_digits 1.60, of a DCGAN with R1 0.63; updates of diffusion's U-Net 0.76 (0.9 on two emulated devices, which
 for the others are no faster than one), its sampler 0.67; updates and samples of a spline flow 2.7 to 3.7 and 2.5 to
 4.8 times those of nflows 0.14; updates of a small Glow 1.1 to 1.3, its samples 2.4; updates of a PixelCNN++ on 8x8
-images 1.76 and on 32x32 1.06; updates of a StyleGAN2 with its lazy penalties 0.91 to 0.97; of a CycleGAN 1.26.
+images 1.76 and on 32x32 1.06; updates of a StyleGAN2 with its lazy penalties 1.08 to 1.25; of a CycleGAN 1.26.
 """
 
 import argparse

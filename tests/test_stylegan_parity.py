@@ -14,6 +14,7 @@ from variants import chosen
 from genmap_jax.algorithm import like_batch
 from genmap_jax.implicit import stylegan
 from genmap_jax.implicit.stylegan.networks import noise_shapes
+from genmap_jax.nn import conv
 from genmap_jax.objectives import adversarial
 from genmap_jax.spaces import images
 
@@ -78,8 +79,13 @@ def test_networks_are_those_of_the_paper(name, peer):
     close(logits, peer.discriminator(cfg, D, first(x), label_t))
 
 
-def test_double_backpropagation_is_that_of_torch(peer):
-    """G6: gradients of R1, through the deviation of groups, and of path lengths to all parameters: 1e-5 relative."""
+@pytest.mark.parametrize("wide", [conv.WIDE, 1])
+def test_double_backpropagation_is_that_of_torch(peer, wide, monkeypatch):
+    """G6: gradients of R1, through the deviation of groups, and of path lengths to all parameters: 1e-5 relative.
+
+    Also with the convolutions that a CPU has for wide layers.
+    """
+    monkeypatch.setattr(conv, "WIDE", wide)
     cfg = dataclasses.replace(PLAIN, space=images(8, 8, 3))
     params_g, params_d, _, ws, x, noise, _ = setting(cfg)
     y = np.random.default_rng(1).normal(size=x.shape).astype(np.float32) / 8.0
