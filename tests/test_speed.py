@@ -104,6 +104,22 @@ def test_operations_are_those_of_one_update(flags):
         assert loop.prepare(CFG, vae.FAMILY, Launch(devices=1), together=3).flops == 3 * one
 
 
+def test_what_is_computed_a_second_time_to_save_memory_does_not_count():
+    """Utilisation is of the operations of the model (Chowdhery et al. 2022, appendix B)."""
+    script = runs.read_experiment(EXPERIMENTS / "gpt_digits.py")
+    counted = []
+    for remat in ("none", "full"):
+        cfg = dataclasses.replace(script.config, model=dataclasses.replace(script.config.model, remat=remat))
+        counted += [loop.prepare(cfg, script.family, Launch(devices=1)).flops]
+        counted += [loop.operations(loop.bind(cfg, script.family), cfg.batch_size)]
+    assert counted[0] == counted[1] == counted[2] < counted[3]
+    model = runs.read_experiment(EXPERIMENTS / "latent_diffusion_glyphs.py").config.model
+    changed = dataclasses.replace(model, autoencoder=dataclasses.replace(model.autoencoder, remat=True))
+    assert loop.without_recomputation(changed) == model != changed
+    glow = runs.read_experiment(EXPERIMENTS / "glow_cifar10.py").config.model
+    assert not loop.without_recomputation(dataclasses.replace(glow, reversible=True)).reversible
+
+
 def test_a_run_says_where_its_time_went(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["vae_digits.py"])
     began, folder = time.perf_counter(), tmp_path / "run"

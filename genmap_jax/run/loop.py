@@ -76,9 +76,13 @@ class Program:
 
     @functools.cached_property
     def flops(self) -> int:
-        """Operations of matrix products and convolutions in one step, all devices and seeds together."""
-        whole = self.algorithm if self.place.axis_name is None else bind(self.config, self.family)
-        return self.together * operations(whole, self.config.batch_size)
+        """Operations of matrix products and convolutions in one step, all devices and seeds together.
+
+        What the backward pass computes a second time, to save memory, is not work of the model and does not count.
+        """
+        cfg = self.config
+        once = bind(dataclasses.replace(cfg, model=without_recomputation(cfg.model)), self.family)
+        return self.together * operations(once, cfg.batch_size)
 
 
 # ---- before training -------------------------------------------------------------------------------------------------
@@ -122,6 +126,18 @@ def operations(algorithm: Algorithm, batch_size: int) -> int:
     step = lambda *arguments: algorithm.step(*arguments)  # noqa: E731  # JAX keeps what it traces, by the function
     with parallel.tracing_for("tpu"):
         return flops(step, jax.eval_shape(algorithm.init, key, batch), batch, key)
+
+
+def without_recomputation(model: Any) -> Any:
+    """The configuration of a model with `remat` and `reversible` as by default, off, also in those inside of it."""
+    changes = {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = without_recomputation(value)
+        elif field.name in ("remat", "reversible"):
+            changes[field.name] = field.default
+    return dataclasses.replace(model, **changes)
 
 
 def keyed_by_step(algorithm: Algorithm) -> Algorithm:
