@@ -2,8 +2,9 @@
 
 On accelerators they are XLA's, and so are their derivatives. On a CPU some derivatives are written out here. Those that
 XLA derives run there at full speed outside of `lax.cond` and of loops only, and up to fifty times slower inside, where
-lazy penalties are; and that of a transposed convolution with regard to its kernel nowhere. Of 3x3 kernels in wide
-layers, all are made of fewer products there, as libraries for GPUs do it too: about twice as quick, and no less exact.
+lazy penalties are; and that of a transposed convolution with regard to its kernel nowhere. Convolutions of wide layers
+with 3x3 kernels, and their derivatives, are computed with fewer products there, as libraries for GPUs do too: about
+twice as quick, and no less exact.
 """
 
 from collections.abc import Callable
@@ -163,14 +164,15 @@ _to_kernel.defvjp(
 #     y_0 = m_0 + m_1 + m_2      m_0 = (x_0 - x_2) k_0      m_1 = (x_1 + x_2) (k_0 + k_1 + k_2) / 2
 #     y_1 = m_1 - m_2 - m_3      m_3 = (x_1 - x_3) k_2      m_2 = (x_2 - x_1) (k_0 - k_1 + k_2) / 2
 #
-# In a layer, each m is a matrix product over channels. The derivatives that JAX derives of this are no quicker than
-# XLA's convolutions; by these functions they are.
+# In a layer, each m is a matrix product over channels. The derivatives that JAX would derive of these lines are slower
+# than XLA's convolutions; the three functions above, which are each other's, have this form too.
 
 WIDE = 128
 """Of fewer channels than these, the additions cost about what the products save, and longer to compile."""
 
 
 def _is_minimal(at: _Geometry, dtype: jnp.dtype, *channels: int) -> bool:
+    """Not in bfloat16, which would round the sums before they are multiplied."""
     return at.stride == 1 and at.window == (3, 3) and min(channels) >= WIDE and dtype != jnp.bfloat16
 
 
