@@ -45,8 +45,11 @@ def warp(x: Array, matrix: Array) -> Array:
 
     (r, dr), (c, dc) = neighbours(source[0], H), neighbours(source[1], W)
     dr, dc = dr[..., None], dc[..., None]
-    upper = (1.0 - dc) * fine[r, c] + dc * fine[r, c + 1]
-    lower = (1.0 - dc) * fine[r + 1, c] + dc * fine[r + 1, c + 1]
+    # One gather of four neighbours in place of four: on accelerators a gather costs by its indices, not by its entries.
+    squares = jnp.concatenate([fine[:-1, :-1], fine[:-1, 1:], fine[1:, :-1], fine[1:, 1:]], axis=-1)
+    above, above_right, below, below_right = jnp.split(squares[r, c], 4, axis=-1)
+    upper = (1.0 - dc) * above + dc * above_right
+    lower = (1.0 - dc) * below + dc * below_right
     return separable(down_h, down_w, (1.0 - dr) * upper + dr * lower)
 
 
