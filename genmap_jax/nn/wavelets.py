@@ -45,7 +45,7 @@ def warp(x: Array, matrix: Array) -> Array:
 
     (r, dr), (c, dc) = neighbours(source[0], H), neighbours(source[1], W)
     dr, dc = dr[..., None], dc[..., None]
-    # One gather of four neighbours in place of four: on accelerators a gather costs by its indices, not by its entries.
+    # One gather of all four neighbours: by the TPU's compiler a gather costs by its indices, however much each brings.
     squares = jnp.concatenate([fine[:-1, :-1], fine[:-1, 1:], fine[1:, :-1], fine[1:, 1:]], axis=-1)
     above, above_right, below, below_right = jnp.split(squares[r, c], 4, axis=-1)
     upper = (1.0 - dc) * above + dc * above_right
